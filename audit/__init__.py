@@ -1,0 +1,1 @@
+"""The words of the domain: pairs, labels, scores, outcomes, policies, errors, messages, settings."""

@@ -1,0 +1,70 @@
+"""The wire contract: what travels through Redis, and on which queue.
+
+A message is a doorbell: `{batch, chunk}` and nothing else. The wire version is part of the queue's name, so that an
+older worker never sees, and never drops, a newer message.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from audit.errors import Permanent
+from audit.pair import BatchId, ChunkNumber
+
+WIRE_VERSION = 1
+TASK_NAME = "caption_audit.judge"
+MAX_ID = 2**63 - 1
+
+
+class Lane(StrEnum):
+    """Which of the two queues a batch waits in; interactive goes first."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkMessage:
+    """Somebody should look at this chunk."""
+
+    batch: BatchId
+    chunk: ChunkNumber
+
+
+class BadMessage(Permanent):
+    """The message is not one of ours; nothing is lost by dropping it, since the ledger sends again."""
+
+
+def encode(message: ChunkMessage) -> dict[str, int]:
+    """The keyword arguments of the task."""
+    return {"batch": message.batch, "chunk": message.chunk}
+
+
+def decode(body: Mapping[str, object]) -> ChunkMessage:
+    """Parse keyword arguments that anybody may have put into Redis; raises BadMessage naming the field."""
+    unknown = sorted(set(body) - {"batch", "chunk"})
+    if unknown:
+        raise BadMessage("bad_message", f"unknown field {unknown[0][:40]!r}")
+    return ChunkMessage(
+        batch=BatchId(_whole_number(body, "batch", least=1)), chunk=ChunkNumber(_whole_number(body, "chunk", least=0))
+    )
+
+
+def queue_name(lane: Lane, model: str, *, wire_version: int = WIRE_VERSION) -> str:
+    """The queue of one lane and model: a chunk rings only at workers that hold the model it was submitted for."""
+    return f"audit.v{wire_version}.{lane}.{model_slug(model)}"
+
+
+def model_slug(model: str) -> str:
+    """A short name for queues and logs: readable, and unique through 6 hex digits of the full name's sha256."""
+    readable = re.sub(r"[^a-z0-9]+", "-", model.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-")[:32]
+    return f"{readable or 'model'}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+
+
+def _whole_number(body: Mapping[str, object], field: str, *, least: int) -> int:
+    value = body.get(field)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_ID:
+        raise BadMessage("bad_message", f"{field} is not a whole number of at least {least}")
+    return value

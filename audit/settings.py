@@ -1,0 +1,162 @@
+"""The only reader of the environment.
+
+Entry points call `read_settings()` once and pass values down. Every field is one environment variable; the README's
+table of settings is generated from here (`python -m ops.settings_table`).
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import quote, urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from audit.errors import UsageError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo" / "model"
+SOCKET_PATH_LIMIT = 100
+"""Bytes in a Unix socket's path: the kernel's limit is 108 with the closing NUL, and Redis adds a suffix at start."""
+
+
+class Settings(BaseSettings):
+    """All that an operator can set. Names are AUDIT_ plus the field's name, but for DATABASE_URL and REDIS_URL."""
+
+    model_config = SettingsConfigDict(env_prefix="AUDIT_", frozen=True, extra="ignore", populate_by_name=True)
+
+    home: Path = Field(Path("var"), description="Folder that holds audit.db, redis/, models/ and logs/.")
+    model: str = Field(
+        "demo", description="Model to judge with: `demo`, a directory, or a ModelScope id under AUDIT_HOME/models."
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        description="Ledger: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME. Default: AUDIT_HOME/audit.db.",
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("REDIS_URL", "redis_url"),
+        description="Redis: redis://:PASSWORD@HOST:PORT/0. Default: a Redis of our own on a socket under AUDIT_HOME.",
+    )
+    engine: Literal["ofa", "stub"] = Field("ofa", description="`stub` answers without looking: for queue tests only.")
+    devices: str = Field("auto", description="`auto`, `cpu`, or a comma-separated list of CUDA indices or UUIDs.")
+    slots_per_device: int = Field(0, ge=0, le=16, description="Worker processes a device; 0: 1 on CPU, 2 on a GPU.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`auto`: fp32 on CPU, bf16 on CUDA.")
+    micro_batch: int = Field(0, ge=0, le=1024, description="Pairs a forward pass; 0: 1 on CPU, 32 on a GPU.")
+    torch_threads: int = Field(0, ge=0, description="Threads a worker process; 0: the cores shared among the slots.")
+    decode_threads: Count = Field(2, description="Threads a worker process that read and decode pictures.")
+    cache: bool = Field(True, description="Reuse a judgement of the same picture, caption and model.")
+    canary_limit_s: Positive = Field(300.0, description="Longest a worker process may take to load and prove a model.")
+
+    chunk_pairs: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="Pairs a chunk, the unit of queueing.")
+    pair_limit_s: Positive = Field(20.0, description="Longest that one pair may take, picture and model together.")
+    lease_s: Positive = Field(30.0, description="A claim without progress for so long is taken over by another.")
+    resend_s: Positive = Field(20.0, description="A message that nobody claimed is sent again after so long, doubling.")
+    feed_every_s: Positive = Field(1.0, description="How often a worker tops up Redis and sweeps dead claims.")
+    feed_chunks_per_slot: Count = Field(4, description="Chunks a slot and lane that may wait in Redis.")
+    max_tasks_per_child: Count = Field(200, description="Chunks after which a worker process is replaced.")
+    shutdown_grace_s: Positive = Field(30.0, description="How long `up` waits for its worker to finish or release.")
+    max_attempts: Count = Field(5, description="Deaths that blame no pair after which a chunk is parked.")
+
+    max_image_bytes: Count = Field(20_000_000, description="Largest picture file.")
+    max_image_pixels: Count = Field(20_000_000, description="Most pixels a picture may have, width times height.")
+    max_side_ratio: Positive = Field(50.0, description="Most that one side of a picture may exceed the other.")
+    decode_limit_s: Positive = Field(10.0, description="Longest that reading and decoding one picture may take.")
+    max_caption_chars: Count = Field(4_000, description="Longest caption or premise, in characters.")
+    max_line_bytes: Count = Field(1_000_000, description="Longest record of a manifest.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
+    stub_load_s: float = Field(0.0, ge=0, description="Stub engine: seconds that loading takes.")
+    stub_pair_s: float = Field(0.0, ge=0, description="Stub engine: seconds that a pair takes.")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return Path(os.path.abspath(value.expanduser()))
+
+    @model_validator(mode="after")
+    def _lease_covers_a_pair(self) -> "Settings":
+        if self.lease_s <= self.pair_limit_s:
+            raise ValueError("AUDIT_LEASE_S must be longer than AUDIT_PAIR_LIMIT_S: a lease is renewed pair by pair")
+        return self
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger; it may hold a password: never log it."""
+        url = self.database_url.get_secret_value() if self.database_url else f"sqlite:///{self.home}/audit.db"
+        scheme, separator, rest = url.partition("://")
+        return f"postgresql+psycopg://{rest}" if separator and scheme in ("postgres", "postgresql") else url
+
+    @property
+    def redis_socket(self) -> Path:
+        """Where the Redis of our own listens; in a short path of /tmp when AUDIT_HOME is too deep for a socket."""
+        path = self.home / "redis" / "redis.sock"
+        if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+            return path
+        from hashlib import sha256
+
+        return Path(f"/tmp/caption-audit-{os.getuid()}-{sha256(os.fsencode(self.home)).hexdigest()[:12]}/redis.sock")  # noqa: S108 - the folder is made 0700 and its owner checked
+
+    @property
+    def broker_url(self) -> str:
+        """Celery's broker URL; it may hold a password: never log it."""
+        if self.redis_url:
+            return self.redis_url.get_secret_value()
+        return f"redis+socket://{quote(str(self.redis_socket))}"
+
+    @property
+    def model_name(self) -> str:
+        """The name that batches and workers agree on: `demo`, a hub id, or a directory's absolute path."""
+        if self.model == "demo" or not _looks_like_path(self.model):
+            return self.model
+        return os.path.realpath(os.path.expanduser(self.model))
+
+
+def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Parse the environment once; raises UsageError naming the variable it refuses."""
+    environment = dict(os.environ if environ is None else environ)
+    try:
+        settings = _parse(environment)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = _variable(str(first["loc"][0])) if first["loc"] else ""
+        raise UsageError("bad_setting", f"{name}: {first['msg'].removeprefix('Value error, ')}".lstrip(": ")) from None
+    _refuse_celery_overrides(environment, settings)
+    return settings
+
+
+def redact(url: str) -> str:
+    """The URL without user and password, for messages and logs."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    return parts._replace(netloc="***@" + parts.netloc.rsplit("@", 1)[1]).geturl()
+
+
+def _looks_like_path(model: str) -> bool:
+    return model.startswith(("/", ".", "~")) or os.path.isdir(model)
+
+
+def _variable(field: str) -> str:
+    return field if field.isupper() else f"AUDIT_{field.upper()}"
+
+
+def _parse(environment: Mapping[str, str]) -> Settings:
+    fields: dict[str, str] = {}
+    for name in Settings.model_fields:
+        alias = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}.get(name, f"AUDIT_{name.upper()}")
+        if environment.get(alias, "") != "":
+            fields[name] = environment[alias]
+    return Settings.model_validate(fields)
+
+
+def _refuse_celery_overrides(environment: Mapping[str, str], settings: Settings) -> None:
+    # Celery reads these two by itself and lets them win over the code's configuration, silently.
+    broker = environment.get("CELERY_BROKER_URL")
+    if broker is not None and broker != settings.broker_url:
+        raise UsageError("bad_setting", "CELERY_BROKER_URL disagrees with REDIS_URL and would win: unset it")
+    if environment.get("CELERY_RESULT_BACKEND"):
+        raise UsageError("bad_setting", "CELERY_RESULT_BACKEND is set, but verdicts live in the ledger: unset it")

@@ -1,0 +1,1 @@
+"""What a person touches: the command line, a local system, the doctor."""
