@@ -1,0 +1,165 @@
+"""Connections: SQLite in WAL mode with full durability, or PostgreSQL; and the one way to run a transaction."""
+
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import Double
+
+from audit.errors import LedgerUnavailable, UsageError
+
+T = TypeVar("T")
+SQLITE_BUSY_MS = 10_000
+CONFLICTS = frozenset({"40001", "40P01", "55P03"})
+"""PostgreSQL's serialization failure, deadlock and lock timeout: the whole transaction can simply run again."""
+
+
+class db_now(FunctionElement[float]):  # noqa: N801 - reads as SQL does
+    """Seconds since the epoch by the database's clock, advancing inside a transaction too."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(db_now, "sqlite")
+def _sqlite_now(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(db_now, "postgresql")
+def _postgresql_now(*_: Any, **__: Any) -> str:
+    return "extract(epoch from clock_timestamp())::double precision"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """One process's way to the ledger. It must not cross a fork: every child opens its own."""
+
+    engine: Engine
+    pid: int
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the ledger is a file of this host."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read-only look at one consistent state; raises LedgerUnavailable."""
+        with self._translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def transact(self, work: Callable[[Connection], T], *, tries: int = 8) -> T:
+        """Run `work` in one write transaction, again from the start when another writer was in the way.
+
+        `work` may run several times and must have no effect outside of the connection. Raises LedgerUnavailable.
+        """
+        for attempt in range(1, tries + 1):
+            try:
+                return self._once(work)
+            except DBAPIError as error:
+                if attempt == tries or not _is_conflict(error):
+                    raise _translate(error) from error
+                time.sleep(random.uniform(0.01, 0.05) * attempt)  # noqa: S311 - spreads writers, guards nothing
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self.engine.dispose()
+
+    def _once(self, work: Callable[[Connection], T]) -> T:
+        if self.pid != os.getpid():
+            raise RuntimeError("a ledger connection was inherited through fork: open one in the child")
+        with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+            return work(connection)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        if self.pid != os.getpid():
+            raise RuntimeError("a ledger connection was inherited through fork: open one in the child")
+        try:
+            yield
+        except DBAPIError as error:
+            raise _translate(error) from error
+
+
+def open_database(url: str) -> Database:
+    """Connect lazily to `sqlite:///PATH` or `postgresql+psycopg://...`; raises UsageError for another kind of URL."""
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return Database(engine=_sqlite(url, parsed.database), pid=os.getpid())
+        if parsed.get_backend_name() == "postgresql":
+            return Database(engine=_postgresql(url), pid=os.getpid())
+    except (ArgumentError, NoSuchModuleError):
+        pass
+    raise UsageError("bad_setting", "DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+
+
+def _sqlite(url: str, path: str | None) -> Engine:
+    if not path or path == ":memory:":
+        raise UsageError("bad_setting", "DATABASE_URL names no file: a ledger in memory would be lost")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerUnavailable("ledger_unavailable", f"cannot make {Path(path).parent}: {error.strerror}") from error
+    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver's guess
+        # FULL: a commit survives a power cut. WAL: readers never wait for the writer.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later could find its snapshot stale; writers take the lock at once.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: str) -> Engine:
+    options = "-c lock_timeout=5000 -c idle_in_transaction_session_timeout=60000 -c client_encoding=UTF8"
+    return create_engine(
+        url,
+        pool_size=2,
+        max_overflow=2,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 5,
+            "options": options,
+            "application_name": "caption-audit",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            # Server-side prepared statements break behind transaction poolers such as PgBouncer.
+            "prepare_threshold": None,
+        },
+    )
+
+
+def _is_conflict(error: DBAPIError) -> bool:
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return (error.orig.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return getattr(error.orig, "sqlstate", None) in CONFLICTS
+
+
+def _translate(error: DBAPIError) -> Exception:
+    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+        first_line = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+        return LedgerUnavailable("ledger_unavailable", f"the ledger does not answer: {first_line}")
+    return error

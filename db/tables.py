@@ -1,0 +1,177 @@
+"""The ledger's tables and public views, as SQLAlchemy Core sees them; db/migrations/ is what creates them.
+
+All times are seconds since the epoch by the database's own clock (column type double), so that arithmetic on leases is
+the same on SQLite and PostgreSQL; the views show them as timestamps.
+"""
+
+from enum import StrEnum
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself for INTEGER PRIMARY KEY alone
+
+
+class BatchState(StrEnum):
+    """`registering` until its last slice is committed; only chunks of an `open` batch can be claimed."""
+
+    REGISTERING = "registering"
+    OPEN = "open"
+    CANCELLED = "cancelled"
+
+
+class ChunkState(StrEnum):
+    """pending -> sent (a message is out) -> running (claimed) -> done; or cancelled, or parked after many deaths."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    PARKED = "parked"
+
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),  # idempotency: hash of the file, the options and the model
+    Column("name", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("image_root", Text, nullable=False),
+    Column("wire_version", SmallInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("opened_at", Double),
+    Column("cancelled_at", Double),
+    sqlite_autoincrement=True,  # an id that somebody wrote down never means another batch
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("batch", Id, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    # A row range, both ends included. `pairs` may be smaller: a row that repeats an earlier one leaves a gap.
+    Column("first_row", Id, nullable=False),
+    Column("last_row", Id, nullable=False),
+    Column("pairs", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("sent_at", Double),
+    Column("sends", Integer, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("deaths", Integer, nullable=False, server_default="0"),  # those that blame no pair
+    Column("marker_row", Id),  # careful mode: the pair at hand, committed before it is touched
+    Column("marker_stage", Text),
+    Column("token", Text),  # the lease; kept when done, so that a COMMIT whose answer was lost is recognised
+    Column("worker", Text),
+    Column("holder_host", Text),
+    Column("holder_boot", Text),
+    Column("holder_pid", Integer),
+    Column("holder_started", BigInteger),
+    Column("lease_until", Double),
+    Column("claimed_at", Double),
+    Column("done_at", Double),
+    Column("yes", Integer, nullable=False, server_default="0"),
+    Column("no", Integer, nullable=False, server_default="0"),
+    Column("maybe", Integer, nullable=False, server_default="0"),
+    Column("failed", Integer, nullable=False, server_default="0"),
+    Column("flagged", Integer, nullable=False, server_default="0"),
+    Column("fenced", Integer, nullable=False, server_default="0"),  # writers that came too late
+    Index("chunks_by_state", "state", "batch", "number"),
+)
+
+suspects = Table(
+    "suspects",
+    metadata,
+    Column("batch", Id, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("row", Id, primary_key=True),
+    Column("deaths", Integer, nullable=False),
+)
+
+pairs = Table(
+    "pairs",
+    metadata,
+    Column("batch", Id, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("row", Id, primary_key=True),
+    Column("id", Text, nullable=False),
+    # 0 for the pair that owns the id; a later row with the same id and other content has its line number here.
+    Column("conflict", Integer, nullable=False, server_default="0"),
+    Column("image", Text, nullable=False),
+    Column("caption", Text, nullable=False),
+    Column("premise", Text),
+    Column("extra", Text),  # the manifest's other columns, a JSON object
+    # The pair as ASCII JSON, when a text of it cannot be stored as it is (NUL, bytes that are not UTF-8).
+    Column("raw", Text),
+    Index("pairs_by_id", "batch", "id", "conflict", unique=True),
+    sqlite_with_rowid=False,
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("batch", Id, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("row", Id, primary_key=True),
+    Column("label", Text),
+    Column("p_yes", Double),
+    Column("p_no", Double),
+    Column("p_maybe", Double),
+    Column("failure_code", Text),
+    Column("failure_detail", Text),
+    Column("flagged", Boolean, nullable=False),
+    Column("flags", Text, nullable=False),  # names separated by one space
+    Column("image_sha256", Text),
+    Column("content_key", Text),
+    Column("cached", Boolean, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("model_revision", Text, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("precision", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("decode_ms", Double),
+    Column("model_ms", Double),
+    Column("trace_id", Text),
+    Column("judged_at", Double, nullable=False),
+    CheckConstraint(
+        "(label IN ('Yes', 'No', 'Maybe') AND p_yes IS NOT NULL AND p_no IS NOT NULL AND p_maybe IS NOT NULL"
+        " AND failure_code IS NULL AND failure_detail IS NULL)"
+        " OR (label IS NULL AND p_yes IS NULL AND p_no IS NULL AND p_maybe IS NULL"
+        " AND failure_code IS NOT NULL AND failure_detail IS NOT NULL AND NOT flagged)",
+        name="verdict_or_failure",
+    ),
+    CheckConstraint(
+        "label IS NULL OR (p_yes >= 0 AND p_no >= 0 AND p_maybe >= 0 AND abs(p_yes + p_no + p_maybe - 1) < 0.001)",
+        name="scores_sum_to_one",
+    ),
+    sqlite_with_rowid=False,
+)
+
+judgements = Table(
+    "judgements",
+    metadata,
+    Column("content_key", Text, primary_key=True),
+    Column("p_yes", Double, nullable=False),
+    Column("p_no", Double, nullable=False),
+    Column("p_maybe", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
