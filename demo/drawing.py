@@ -124,22 +124,25 @@ def _outline(kind: str, side: int) -> Image.Image:
 
 
 def _fill(thing: Thing, side: int) -> Image.Image:
-    """Return the paint of a thing as a square: one colour, or with white stripes or dots."""
-    fill = Image.new("RGB", (side, side), PAINT[thing.colour])
+    """Return the paint of a thing as a square: one colour, or with pale stripes or dots."""
+    paint = PAINT[thing.colour]
+    fill = Image.new("RGB", (side, side), paint)
     pen = ImageDraw.Draw(fill)
-    # Two stripes and two by two dots fewer on a small thing: the model sees it on about 16 pixels.
+    # A tint instead of white, so that stripes do not cut the outline into pieces on a pale background.
+    pale = tuple(round(0.3 * part + 0.7 * 255) for part in paint)
+    # Fewer stripes and dots on a small thing: the model sees it on about 16 pixels.
     steps = 4 if thing.size == "big" else 3
     period = side / steps
     if thing.pattern == "striped":
         for step in range(steps):
             top = (step + 0.55) * period
-            pen.rectangle((0, top, side, top + 0.45 * period), fill=(255, 255, 255))
+            pen.rectangle((0, top, side, top + 0.45 * period), fill=pale)
     elif thing.pattern == "dotted":
         radius = 0.27 * period
         for row in range(steps):
             for column in range(steps):
                 x, y = (column + 0.5) * period, (row + 0.5) * period
-                pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 255, 255))
+                pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=pale)
     return fill
 
 

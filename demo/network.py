@@ -1,0 +1,111 @@
+"""The small OFA, and how training looks into it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from demo.ofa_modules import OFAConfig, OFAModel
+from demo.pool import TARGETS, Pixels
+from demo.prompts import EOS, PAD
+
+CONFIG: dict[str, Any] = {
+    "d_model": 128,
+    "encoder_layers": 3,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 512,
+    "decoder_ffn_dim": 512,
+    "resnet_type": "resnet18",
+    "max_position_embeddings": 256,
+    "token_bucket_size": 64,
+    # A picture of 96 pixels has 6 x 6 places; the default, 42, makes tables of 20 MB for places that never occur.
+    "image_bucket_size": 8,
+    "code_image_size": 64,
+    # Places and word positions are added to what is there, not only to the attention: "left of" is learnt far sooner.
+    "entangle_position_embedding": True,
+    "dropout": 0.0,
+    # The default, 0.02, is made for 768 dimensions and stays stuck at 128.
+    "init_std": 0.08,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """Ids of a batch of questions (batch, length), padded on the right, and which picture each is about (batch,)."""
+
+    ids: Tensor
+    picture: Tensor
+
+
+def pad(rows: list[list[int]]) -> Tensor:
+    """Return rows of ids as one tensor, padded on the right."""
+    length = max(len(row) for row in rows)
+    return torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
+
+
+def normalise(pictures: Pixels) -> Tensor:
+    """Return uint8 pictures (n, side, side, 3) as floats (n, 3, side, side), mean and deviation 0.5."""
+    pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
+    return ((pixels / 255 - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
+
+
+class Network(nn.Module):
+    """OFA with its parts laid open, plus a head that says what is at each place of a picture (training only)."""
+
+    def __init__(self, rows: int, label_ids: list[int]) -> None:
+        super().__init__()
+        self.config = OFAConfig(vocab_size=rows, **CONFIG)
+        self.ofa = OFAModel(self.config)
+        self.resnet = self.ofa.encoder.embed_images.to(memory_format=torch.channels_last)
+        self.image_proj = self.ofa.encoder.image_proj
+        # Both run once a picture, not once a caption: the encoder is given their output instead of pictures.
+        self.ofa.encoder.embed_images = nn.Identity()
+        self.ofa.encoder.image_proj = nn.Identity()
+        # Training needs three columns of the output projection, at one position: see answers().
+        self.ofa.decoder.output_projection = None
+        self.place_head = nn.Linear(CONFIG["d_model"], sum(len(values) + 1 for values in TARGETS))
+        self.label_ids = label_ids
+
+    def see(self, pictures: Tensor) -> Tensor:
+        """Return what the encoder sees of the pictures (pictures, d_model, 6, 6)."""
+        features = self.resnet(pictures)
+        projected: Tensor = self.image_proj(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return projected.float()
+
+    def place_loss(self, features: Tensor, places: Tensor) -> Tensor:
+        """Return the loss of naming what is at each place; nothing there counts less, as it is everywhere."""
+        logits = self.place_head(features.flatten(2).transpose(1, 2)).split([len(values) + 1 for values in TARGETS], dim=-1)
+        loss = torch.zeros(())
+        for index, answer in enumerate(logits):
+            weight = torch.ones(answer.shape[-1])
+            weight[0] = 0.3
+            target = places[:, index].flatten(1).long()
+            loss = loss + functional.cross_entropy(answer.float().flatten(0, 1), target.flatten(), weight=weight)
+        return loss
+
+    def answers(self, features: Tensor, questions: Questions) -> Tensor:
+        """Return the logits of the labels (batch, 3) at the last token of the question, the decoder's prefix."""
+        ids = questions.ids
+        encoded = self.ofa.encoder(
+            input_ids=ids,
+            patch_images=features[questions.picture],
+            patch_masks=torch.ones(len(ids), dtype=torch.bool),
+        )
+        # The prefix is the question without </s>; in a padded row that position is masked and never read.
+        prefix = ids[:, :-1]
+        mask = encoded.padding_mask[:, None, None, :].expand(-1, 1, prefix.shape[1], -1)
+        decoded = self.ofa.decoder(
+            prefix,
+            encoder_hidden_states=encoded.last_hidden_state,
+            encoder_attention_mask=torch.zeros(mask.shape).masked_fill(mask, torch.finfo(torch.float32).min),
+            src_pos_embed=encoded.position_embedding,
+        ).last_hidden_state
+        last = ids.eq(EOS).int().argmax(dim=1) - 1
+        hidden = decoded[torch.arange(len(ids)), last]
+        table: Tensor = self.ofa.encoder.embed_tokens.weight
+        return hidden @ table[self.label_ids].T
