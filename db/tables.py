@@ -81,7 +81,7 @@ chunks = Table(
     Column("marker_row", Id),  # careful mode: the pair at hand, committed before it is touched
     Column("marker_stage", Text),
     Column("token", Text),  # the lease; kept when done, so that a COMMIT whose answer was lost is recognised
-    Column("worker", Text),
+    Column("provenance", Text),  # JSON: who judges, and with what; for outcomes that the ledger itself must write
     Column("holder_host", Text),
     Column("holder_boot", Text),
     Column("holder_pid", Integer),

@@ -66,7 +66,7 @@ def _chunks() -> None:
         sa.Column("sent_at", sa.Double),
         *(sa.Column(name, sa.Integer, nullable=False, server_default=ZERO) for name in ("sends", "attempts", "deaths")),
         sa.Column("marker_row", ID),
-        *_text("marker_stage", "token", "worker", "holder_host", "holder_boot", nullable=True),
+        *_text("marker_stage", "token", "provenance", "holder_host", "holder_boot", nullable=True),
         sa.Column("holder_pid", sa.Integer),
         sa.Column("holder_started", sa.BigInteger),
         *(sa.Column(name, sa.Double) for name in ("lease_until", "claimed_at", "done_at")),

@@ -1,0 +1,134 @@
+"""Claiming a chunk: nobody else alive may hold it."""
+
+import uuid
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, and_, select, update
+
+from audit.message import ChunkMessage
+from audit.pair import BatchId, ChunkNumber, Pair, Row
+from audit.policy import Policy
+from db.codec import row_to_pair
+from db.death import bury, cause_of_death, is_abandoned
+from db.engine import Database, db_now
+from db.lease import Claim, Claimant
+from db.tables import BatchState, ChunkState, batches, chunks, outcomes, pairs, suspects
+
+
+class Refusal(StrEnum):
+    """Why a chunk cannot be claimed; none of these is an error, and none loses anything."""
+
+    UNKNOWN = "unknown"
+    OTHER_MODEL = "other_model"
+    NOT_OPEN = "not_open"
+    HELD = "held"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    PARKED = "parked"
+
+
+FINISHED = {
+    ChunkState.DONE: Refusal.DONE,
+    ChunkState.CANCELLED: Refusal.CANCELLED,
+    ChunkState.PARKED: Refusal.PARKED,
+}
+
+
+def claim(database: Database, message: ChunkMessage, claimant: Claimant) -> Claim | Refusal:
+    """Take the chunk in one transaction, burying a dead holder first. Raises LedgerUnavailable."""
+    return database.transact(lambda connection: _claim(connection, message, claimant))
+
+
+def locked_chunk(connection: Connection, batch: BatchId, number: ChunkNumber) -> Mapping[str, Any] | None:
+    """The chunk's row, locked, with `expired` by the database's clock; None if it is gone or another has the lock."""
+    found = connection.execute(
+        select(chunks, (chunks.c.lease_until < db_now()).label("expired"))
+        .where(chunks.c.batch == batch, chunks.c.number == number)
+        .with_for_update(skip_locked=True)
+    )
+    chunk = found.mappings().first()
+    return None if chunk is None else dict(chunk)
+
+
+def _claim(connection: Connection, message: ChunkMessage, claimant: Claimant) -> Claim | Refusal:
+    found = connection.execute(select(batches).where(batches.c.id == message.batch)).mappings().first()
+    batch = None if found is None else dict(found)
+    refusal = _refused_batch(batch, claimant)
+    if refusal is not None or batch is None:
+        return refusal or Refusal.UNKNOWN
+    chunk = locked_chunk(connection, message.batch, message.chunk)
+    if chunk is None:
+        return Refusal.HELD
+    state = ChunkState(chunk["state"])
+    if state in FINISHED:
+        return FINISHED[state]
+    if state is ChunkState.RUNNING:
+        if not is_abandoned(chunk):
+            return Refusal.HELD
+        if bury(connection, chunk, cause_of_death(chunk), max_deaths=claimant.max_deaths) is ChunkState.PARKED:
+            return Refusal.PARKED
+        chunk = locked_chunk(connection, message.batch, message.chunk) or chunk
+    return _take(connection, batch, chunk, claimant)
+
+
+def _refused_batch(batch: Mapping[str, Any] | None, claimant: Claimant) -> Refusal | None:
+    if batch is None:
+        return Refusal.UNKNOWN
+    if batch["model"] != claimant.provenance.model:
+        return Refusal.OTHER_MODEL
+    if batch["state"] != BatchState.OPEN:
+        return Refusal.CANCELLED if batch["state"] == BatchState.CANCELLED else Refusal.NOT_OPEN
+    return None
+
+
+def _take(
+    connection: Connection, batch: Mapping[str, Any], chunk: Mapping[str, Any], claimant: Claimant
+) -> Claim | Refusal:
+    rows = (chunk["first_row"], chunk["last_row"])
+    waiting = _unjudged(connection, batch["id"], rows)
+    token, holder = uuid.uuid4().hex, claimant.holder
+    this = update(chunks).where(chunks.c.batch == batch["id"], chunks.c.number == chunk["number"])
+    if not waiting:  # every pair of it was named while dead holders were buried
+        connection.execute(this.values(state=ChunkState.DONE, done_at=db_now()))
+        return Refusal.DONE
+    connection.execute(
+        this.values(
+            state=ChunkState.RUNNING,
+            attempts=chunks.c.attempts + 1,
+            token=token,
+            provenance=claimant.provenance.to_json(),
+            holder_host=holder.host,
+            holder_boot=holder.boot,
+            holder_pid=holder.pid,
+            holder_started=holder.started,
+            claimed_at=db_now(),
+            lease_until=db_now() + claimant.lease_s,
+        )
+    )
+    named = select(suspects.c.row).where(suspects.c.batch == batch["id"], suspects.c.row.between(*rows))
+    suspected = frozenset(Row(row) for row in connection.scalars(named))
+    return Claim(
+        batch=BatchId(batch["id"]),
+        chunk=ChunkNumber(chunk["number"]),
+        token=token,
+        attempt=chunk["attempts"] + 1,
+        careful=chunk["deaths"] > 0 or bool(suspected),
+        image_root=batch["image_root"],
+        policy=Policy.from_json(batch["policy"]),
+        pairs=tuple(waiting),
+        suspects=suspected,
+        claimant=claimant,
+    )
+
+
+def _unjudged(connection: Connection, batch: BatchId, rows: tuple[int, int]) -> list[Pair]:
+    judged = and_(outcomes.c.batch == pairs.c.batch, outcomes.c.row == pairs.c.row)
+    found = connection.execute(
+        select(pairs)
+        .outerjoin(outcomes, judged)
+        .where(pairs.c.batch == batch, pairs.c.row.between(*rows), outcomes.c.row.is_(None))
+        .order_by(pairs.c.row)
+    )
+    return [row_to_pair(dict(row)) for row in found.mappings()]

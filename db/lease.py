@@ -1,0 +1,115 @@
+"""A lease on a chunk: what a holder has in hand, extends by progress, and gives back."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, case, update
+
+from audit.holder import Holder
+from audit.pair import BatchId, ChunkNumber, Pair, Row
+from audit.policy import Policy
+from db.engine import Database, db_now
+from db.tables import ChunkState, chunks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Who judges and with what; stored with every outcome."""
+
+    worker: str
+    model: str
+    model_revision: str
+    engine: str
+    precision: str
+    device: str
+
+    def to_json(self) -> str:
+        """For the chunk's row, so that the ledger can say it when the process cannot any more."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Provenance":
+        """The inverse of to_json."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimant:
+    """Who claims, and the rules of the lease: its length, and how many deaths park a chunk."""
+
+    holder: Holder
+    provenance: Provenance
+    lease_s: float
+    max_deaths: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A chunk that this process holds until its lease ends.
+
+    `pairs` are those without an outcome, in row order. `careful` asks for one pair at a time with a committed marker;
+    `suspects` are judged last. `token` fences: only its owner can record.
+    """
+
+    batch: BatchId
+    chunk: ChunkNumber
+    token: str
+    attempt: int
+    careful: bool
+    image_root: str
+    policy: Policy
+    pairs: tuple[Pair, ...]
+    suspects: frozenset[Row]
+    claimant: Claimant
+
+
+def renew(database: Database, claim: Claim) -> bool:
+    """Extend the lease after progress; False when the chunk is not ours any more (taken over, or cancelled)."""
+    return database.transact(lambda connection: _extend(connection, claim, {}))
+
+
+def mark(database: Database, claim: Claim, *, row: Row, stage: str) -> bool:
+    """Commit which pair is about to be touched, and extend the lease; False when the chunk is not ours any more."""
+    return database.transact(lambda connection: _extend(connection, claim, {"marker_row": row, "marker_stage": stage}))
+
+
+def release(database: Database, claim: Claim, *, charge: bool) -> bool:
+    """Give the chunk back to be claimed by anybody; what was recorded stays.
+
+    With `charge` a death is counted that blames no pair (a limit fired, the engine failed), and the last one allowed
+    parks the chunk; without it (a shutdown) the attempt never was. False when the chunk was not ours any more.
+    """
+    deaths = chunks.c.deaths + 1
+    charged: dict[str, Any] = {
+        "deaths": deaths,
+        "state": case((deaths >= claim.claimant.max_deaths, ChunkState.PARKED), else_=ChunkState.PENDING),
+    }
+    free: dict[str, Any] = {"attempts": chunks.c.attempts - 1, "state": ChunkState.PENDING}
+
+    def work(connection: Connection) -> bool:
+        given_back = update(chunks).where(ours(claim)).values(**no_holder(), **(charged if charge else free))
+        return connection.execute(given_back).rowcount == 1
+
+    return database.transact(work)
+
+
+def no_holder() -> Mapping[str, Any]:
+    """Column values of a chunk that nobody holds."""
+    return {"token": None, "lease_until": None, "marker_row": None, "marker_stage": None}
+
+
+def ours(claim: Claim) -> ColumnElement[bool]:
+    """True for the claim's chunk while its token is the valid one."""
+    return and_(
+        chunks.c.batch == claim.batch,
+        chunks.c.number == claim.chunk,
+        chunks.c.token == claim.token,
+        chunks.c.state == ChunkState.RUNNING,
+    )
+
+
+def _extend(connection: Connection, claim: Claim, values: Mapping[str, Any]) -> bool:
+    until = db_now() + claim.claimant.lease_s
+    return connection.execute(update(chunks).where(ours(claim)).values(lease_until=until, **values)).rowcount == 1

@@ -1,0 +1,109 @@
+"""Recording outcomes: once, with the lease's token, in one transaction with the chunk's new state."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from audit.verdict import Outcome, Verdict
+from db.codec import escape
+from db.death import recount
+from db.engine import Database, db_now
+from db.lease import Claim, no_holder
+from db.tables import ChunkState, chunks, judgements, outcomes, suspects
+
+
+class Recorded(StrEnum):
+    """What became of a record."""
+
+    KEPT = "kept"  # committed; pairs of the chunk are still without an outcome, and the claim goes on
+    DONE = "done"  # committed, and the chunk is finished
+    FENCED = "fenced"  # the chunk was taken over or cancelled: nothing was written, and nothing is to be
+
+
+def record(database: Database, claim: Claim, results: Sequence[Outcome]) -> Recorded:
+    """Write outcomes and renew the lease; the chunk is done when its last pair has one.
+
+    Idempotent: writing the same outcomes again with the same token changes nothing, so a COMMIT whose answer was lost
+    may simply be repeated. Raises LedgerUnavailable.
+    """
+    return database.transact(lambda connection: _record(connection, claim, results))
+
+
+def _record(connection: Connection, claim: Claim, results: Sequence[Outcome]) -> Recorded:
+    this = (chunks.c.batch == claim.batch, chunks.c.number == claim.chunk)
+    found = connection.execute(select(chunks).where(*this).with_for_update()).mappings().first()
+    if found is None:
+        return Recorded.FENCED
+    chunk = dict(found)
+    if chunk["token"] != claim.token or chunk["state"] not in (ChunkState.RUNNING, ChunkState.DONE):
+        connection.execute(update(chunks).where(*this).values(fenced=chunks.c.fenced + 1))
+        return Recorded.FENCED
+    if chunk["state"] == ChunkState.DONE:
+        return Recorded.DONE  # our own earlier commit, whose answer was lost
+    if results:
+        _write(connection, claim, results)
+    finished = recount(connection, chunk) >= chunk["pairs"]
+    if finished:
+        # The token stays: it is how a repeated record recognises its own work.
+        done = {**no_holder(), "token": claim.token, "state": ChunkState.DONE, "done_at": db_now()}
+        connection.execute(update(chunks).where(*this).values(**done))
+        return Recorded.DONE
+    kept = {"lease_until": db_now() + claim.claimant.lease_s, "marker_row": None, "marker_stage": None}
+    connection.execute(update(chunks).where(*this).values(**kept))
+    return Recorded.KEPT
+
+
+def _write(connection: Connection, claim: Claim, results: Sequence[Outcome]) -> None:
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    rows = [_row(claim, outcome) for outcome in results]
+    connection.execute(dialect.insert(outcomes).values(judged_at=db_now()).on_conflict_do_nothing(), rows)
+    if claim.suspects:
+        judged = [outcome.row for outcome in results if outcome.row in claim.suspects]
+        connection.execute(delete(suspects).where(suspects.c.batch == claim.batch, suspects.c.row.in_(judged)))
+    # Sorted, so that two writers of the same keys cannot lock each other in opposite order.
+    fresh = sorted({row["content_key"]: row for row in rows if row["content_key"] and not row["cached"]}.items())
+    if fresh:
+        remembered = [{name: row[name] for name in ("content_key", "p_yes", "p_no", "p_maybe")} for _, row in fresh]
+        first_wins = dialect.insert(judgements).values(created_at=db_now()).on_conflict_do_nothing()
+        connection.execute(first_wins, remembered)
+
+
+def _row(claim: Claim, outcome: Outcome) -> dict[str, Any]:
+    provenance = claim.claimant.provenance
+    return {
+        "batch": claim.batch,
+        "row": outcome.row,
+        **_result(claim, outcome),
+        "flags": " ".join(outcome.flags),
+        "image_sha256": outcome.image_sha256,
+        "cached": outcome.cached,
+        "model": provenance.model,
+        "model_revision": provenance.model_revision,
+        "engine": provenance.engine,
+        "precision": provenance.precision,
+        "device": provenance.device,
+        "worker": provenance.worker,
+        "attempt": claim.attempt,
+        "decode_ms": outcome.stage_ms.get("decode"),
+        "model_ms": outcome.stage_ms.get("model"),
+    }
+
+
+def _result(claim: Claim, outcome: Outcome) -> Mapping[str, Any]:
+    empty = dict.fromkeys(("label", "p_yes", "p_no", "p_maybe", "failure_code", "failure_detail", "content_key"))
+    result = outcome.result
+    if isinstance(result, Verdict):
+        scores = result.scores
+        return {
+            **empty,
+            "label": result.label.value,
+            "p_yes": scores.p_yes,
+            "p_no": scores.p_no,
+            "p_maybe": scores.p_maybe,
+            "flagged": claim.policy.flags(result),
+            "content_key": outcome.content_key,
+        }
+    return {**empty, "failure_code": result.code, "failure_detail": escape(result.detail), "flagged": False}
