@@ -174,7 +174,7 @@ def _state(batch_state: str, counts: Mapping[str, int], *, started: bool) -> Pro
     if batch_state == BatchState.CANCELLED:
         return "cancelled"
     if any(counts.get(state) for state in (ChunkState.PENDING, ChunkState.SENT, ChunkState.RUNNING)):
-        return "running" if started else "queued"
+        return "running" if started or counts.get(ChunkState.RUNNING) else "queued"
     return "parked" if counts.get(ChunkState.PARKED) else "done"
 
 
