@@ -1,0 +1,43 @@
+"""What is known of a picture before its pixels are decoded."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from audit.errors import BadImage
+from worker.images.codes import IMAGE_TOO_LARGE, IMAGE_TRUNCATED, IMAGE_UNSUPPORTED
+
+Kind = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """Found by walking the file's structure with code of our own.
+
+    `plain` is the picture made again from the parts that pixels need: no text, no profiles, no EXIF, no later frames,
+    nothing after the end. Only this reaches Pillow, so nothing that hides in the other parts does.
+    `width` and `height` are as stored, before `orientation` (EXIF, 1 to 8) is applied; `depth` is bits a channel.
+    """
+
+    kind: Kind
+    width: int
+    height: int
+    plain: bytes
+    animated: bool = False
+    orientation: int = 1
+    depth: int = 8
+    progressive: bool = False
+
+
+def truncated(detail: str) -> BadImage:
+    """The file says that there should be more, or is damaged."""
+    return BadImage(IMAGE_TRUNCATED, detail)
+
+
+def unsupported(detail: str) -> BadImage:
+    """A format or a variant that is not read."""
+    return BadImage(IMAGE_UNSUPPORTED, detail)
+
+
+def too_much_work(detail: str) -> BadImage:
+    """Small in pixels, but built to keep a decoder busy."""
+    return BadImage(IMAGE_TOO_LARGE, detail)
