@@ -128,3 +128,19 @@ def _outcome_row(row: Mapping[str, Any]) -> OutcomeRow:
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def extra_keys(database: Database, batch: BatchId, *, page: int = 10 * PAGE) -> list[str]:
+    """The names of the batch's extra columns, in the order in which they first appear; reads every pair."""
+    columns = (pairs.c[name] for name in ("row", *PAIR_COLUMNS))
+    query = select(*columns).where(pairs.c.batch == batch, pairs.c.extra.is_not(None)).order_by(pairs.c.row).limit(page)
+    keys: dict[str, None] = {}
+    last = -1
+    while True:
+        with database.reading() as connection:
+            rows = [dict(row) for row in connection.execute(query.where(pairs.c.row > last)).mappings()]
+        for row in rows:
+            keys.update(dict.fromkeys(row_to_pair(row).extra or {}))
+        if len(rows) < page:
+            return list(keys)
+        last = rows[-1]["row"]

@@ -1,0 +1,130 @@
+"""Batches and outcomes as people and scripts see them."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ops.text import duration, iso, plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from db.queries import OutcomeRow, Progress
+
+COUNTS = ("submitted", "yes", "no", "maybe", "failed", "flagged", "cancelled", "remaining")
+PIPE_WIDTH = 160
+"""Columns of a table that goes to a file or a pipe, where there is no terminal to ask."""
+
+
+def print_json(value: object) -> None:
+    """One JSON value, alone on stdout; ASCII, so that every reader can decode it."""
+    print(json.dumps(value, indent=2), flush=True)
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A console that interprets nothing: no markup, no emoji names, no colouring of numbers."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
+
+
+def progress_json(seen: "Progress") -> dict[str, Any]:
+    """What `status --json` says about a batch; names are stable."""
+    return {
+        "batch": seen.batch,
+        "name": seen.name,
+        "state": seen.state,
+        "counts": {name: getattr(seen, name) for name in COUNTS},
+        "chunks": dict(seen.chunks),
+        "rate": None if seen.rate is None else round(seen.rate, 3),
+        "eta_s": None if seen.eta_s is None else round(seen.eta_s, 1),
+        "model": seen.model,
+        "tenant": seen.tenant,
+        "lane": seen.lane,
+        "policy": json.loads(seen.policy),
+        "created_at": iso(seen.created_at),
+        "started_at": iso(seen.started_at),
+        "finished_at": iso(seen.finished_at),
+    }
+
+
+def progress_line(seen: "Progress") -> str:
+    """How far a batch is, on one line."""
+    parts = [f"batch {seen.batch} {seen.state}: {seen.judged:,} of {seen.submitted:,} pairs", counts_line(seen)]
+    if seen.rate:
+        parts.append(f"{seen.rate:.1f} pairs/s")
+    if seen.eta_s is not None:
+        parts.append(f"{duration(seen.eta_s)} left")
+    return ", ".join(parts)
+
+
+def counts_line(seen: "Progress") -> str:
+    """The labels, failures and flags of a batch."""
+    line = f"Yes {seen.yes:,}, No {seen.no:,}, Maybe {seen.maybe:,}, failed {seen.failed:,}, flagged {seen.flagged:,}"
+    return f"{line}, cancelled {seen.cancelled:,}" if seen.cancelled else line
+
+
+def summary(seen: "Progress", failures: Mapping[str, int]) -> list[str]:
+    """A batch in a few lines: what came out, how long it took, and what can be done next."""
+    name = plain(seen.name)
+    lines = [f"batch {seen.batch} ({name}) is {seen.state}: {seen.judged:,} of {seen.submitted:,} pairs judged"]
+    if seen.started_at is not None and seen.finished_at is not None:
+        lines[0] += f" in {duration(seen.finished_at - seen.started_at)}"
+    if seen.rate:
+        lines[0] += f" ({seen.rate:.1f} pairs/s)"
+    if seen.eta_s is not None:
+        lines[0] += f", {duration(seen.eta_s)} left"
+    lines.append(f"  {counts_line(seen)}")
+    if failures:
+        lines.append("  failures: " + ", ".join(f"{plain(code)} {count:,}" for code, count in failures.items()))
+    parked = seen.chunks.get("parked", 0)
+    if parked:
+        lines.append(f"  parked chunks: {parked:,}; the processes that held them died too often, see the worker's log")
+    if seen.state == "queued":
+        lines.append(f"  no worker has begun: is one running for the model {plain(seen.model)}? (`caption-audit up`)")
+    if seen.flagged:
+        lines.append(f"  to see what was flagged: caption-audit flagged {seen.batch}")
+    return lines
+
+
+def batches_table(listed: Iterable["Progress"]) -> "Table":
+    """The batches, one a line."""
+    table = _table("batch", "name", "state", "judged", "submitted", "flagged", "failed", "pairs/s", "left", "created")
+    for seen in listed:
+        rate = "" if not seen.rate else f"{seen.rate:.1f}"
+        left = "" if seen.eta_s is None else duration(seen.eta_s)
+        numbers = [f"{number:,}" for number in (seen.judged, seen.submitted, seen.flagged, seen.failed)]
+        add_row(table, str(seen.batch), seen.name, seen.state, *numbers, rate, left, iso(seen.created_at) or "")
+    return table
+
+
+def outcomes_table(rows: Iterable["OutcomeRow"]) -> "Table":
+    """Pairs with their labels and probabilities."""
+    table = _table("id", "image", "caption", "label", "p_no", "p_yes", "p_maybe")
+    for row in rows:
+        scores = ["" if value is None else f"{value:.3f}" for value in (row.p_no, row.p_yes, row.p_maybe)]
+        add_row(table, row.id, row.image, row.caption, row.label or "", *scores)
+    return table
+
+
+def add_row(table: "Table", *cells: str) -> None:
+    """Text as text: escaped, and never read as markup."""
+    from rich.text import Text
+
+    table.add_row(*(Text(plain(cell)) for cell in cells))
+
+
+def _table(*names: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    numeric = {"judged", "submitted", "flagged", "failed", "pairs/s", "left", "p_no", "p_yes", "p_maybe"}
+    for name in names:
+        right = name in numeric
+        table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return table

@@ -1,0 +1,50 @@
+"""Text for people: what hostile captions must not do to a terminal, and numbers with their units."""
+
+import unicodedata
+from datetime import UTC, datetime
+
+
+def plain(text: str) -> str:
+    """The text with everything invisible shown as an escape.
+
+    Control characters, escape sequences, direction marks, zero-width characters and lone surrogates could otherwise
+    move the cursor, reorder the line or hide words.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible, text))
+
+
+def one_line(text: str, *, limit: int = 600) -> str:
+    """Escaped, on one line, and of bearable length."""
+    shown = plain(" ".join(text.split()))
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def duration(seconds: float) -> str:
+    """`12.3 s`, `4 min 05 s` or `3 h 20 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min"
+
+
+def iso(seconds: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 in UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _visible(character: str) -> str:
+    # C*: control, format, surrogate, private, unassigned; Zl and Zp: line and paragraph separators.
+    category = unicodedata.category(character)
+    if category[0] != "C" and category not in ("Zl", "Zp"):
+        return character
+    number = ord(character)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
