@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     resend_s: Positive = Field(20.0, description="A message that nobody claimed is sent again after so long, doubling.")
     feed_every_s: Positive = Field(1.0, description="How often a worker tops up Redis and sweeps dead claims.")
     feed_chunks_per_slot: Count = Field(4, description="Chunks a slot and lane that may wait in Redis.")
+    soft_limit_s: float = Field(0.0, ge=0, description="Celery's soft limit of a chunk; 0: chunk pairs x pair limit.")
+    hard_limit_s: float = Field(0.0, ge=0, description="Celery's hard limit of a chunk; 0: the soft one + 30 s.")
     max_tasks_per_child: Count = Field(200, description="Chunks after which a worker process is replaced.")
     shutdown_grace_s: Positive = Field(30.0, description="How long `up` waits for its worker to finish or release.")
     max_attempts: Count = Field(5, description="Deaths that blame no pair after which a chunk is parked.")
@@ -78,10 +80,19 @@ class Settings(BaseSettings):
         return Path(os.path.abspath(value.expanduser()))
 
     @model_validator(mode="after")
-    def _lease_covers_a_pair(self) -> "Settings":
+    def _limits_agree(self) -> "Settings":
         if self.lease_s <= self.pair_limit_s:
             raise ValueError("AUDIT_LEASE_S must be longer than AUDIT_PAIR_LIMIT_S: a lease is renewed pair by pair")
+        soft_s, hard_s = self.chunk_limits_s
+        if soft_s >= hard_s:
+            raise ValueError("AUDIT_HARD_LIMIT_S must be longer than AUDIT_SOFT_LIMIT_S")
         return self
+
+    @property
+    def chunk_limits_s(self) -> tuple[float, float]:
+        """Celery's soft and hard limit of one chunk, in seconds."""
+        soft_s = self.soft_limit_s or self.chunk_pairs * self.pair_limit_s
+        return soft_s, self.hard_limit_s or soft_s + 30.0
 
     @property
     def ledger_url(self) -> str:

@@ -1,7 +1,8 @@
 """Sweeping: chunks whose holder died or hangs become claimable again, without waiting for anybody's message."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, select
 
@@ -24,37 +25,42 @@ class Buried:
     parked: bool
 
 
-def sweep(database: Database, *, max_deaths: int, trust_leases: bool = True) -> list[Buried]:
-    """Bury every abandoned claim, each in a transaction of its own.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """When a claim is taken away.
 
-    With `trust_leases` False only holders that are proved dead count: after an outage of the ledger every lease looks
-    ended, though its holder only could not renew it.
+    `max_deaths` that blame no pair park the chunk. With `trust_leases` False only holders that are proved dead count:
+    after an outage of the ledger every lease looks ended, though its holder only could not renew it. `overdue` are
+    pids of this host that a time limit has killed.
     """
+
+    max_deaths: int
+    trust_leases: bool = True
+    overdue: frozenset[int] = frozenset()
+
+    def abandoned(self, chunk: Mapping[str, Any]) -> bool:
+        """Whether this running chunk is to be taken from its holder."""
+        return is_abandoned({**chunk, "expired": bool(chunk["expired"]) and self.trust_leases})
+
+
+def sweep(database: Database, rules: Rules) -> list[Buried]:
+    """Bury every abandoned claim, each in a transaction of its own. Raises LedgerUnavailable."""
+    running = select(chunks, (chunks.c.lease_until < db_now()).label("expired"))
     with database.reading() as connection:
-        running = connection.execute(
-            select(chunks, (chunks.c.lease_until < db_now()).label("expired")).where(
-                chunks.c.state == ChunkState.RUNNING
-            )
-        )
-        seen = [row for row in running.mappings() if is_abandoned({**row, "expired": row["expired"] and trust_leases})]
-    buried = (_bury(database, row["batch"], row["number"], max_deaths, trust_leases) for row in seen)
+        found = connection.execute(running.where(chunks.c.state == ChunkState.RUNNING))
+        seen = [row for row in map(dict, found.mappings()) if rules.abandoned(row)]
+    buried = (_bury(database, row["batch"], row["number"], rules) for row in seen)
     return [one for one in buried if one is not None]
 
 
-def _bury(
-    database: Database, batch: BatchId, number: ChunkNumber, max_deaths: int, trust_leases: bool
-) -> Buried | None:
+def _bury(database: Database, batch: BatchId, number: ChunkNumber, rules: Rules) -> Buried | None:
     def work(connection: Connection) -> Buried | None:
         chunk = locked_chunk(connection, batch, number)
-        if chunk is None or chunk["state"] != ChunkState.RUNNING:
+        if chunk is None or chunk["state"] != ChunkState.RUNNING or not rules.abandoned(chunk):
             return None
-        if not is_abandoned({**chunk, "expired": chunk["expired"] and trust_leases}):
-            return None
-        cause = cause_of_death(chunk)
-        state = bury(connection, chunk, cause, max_deaths=max_deaths)
-        return Buried(
-            batch=batch, chunk=number, holder=holder_of(chunk), cause=cause, parked=state is ChunkState.PARKED
-        )
+        cause = Cause.STUCK if chunk["holder_pid"] in rules.overdue else cause_of_death(chunk)
+        parked = bury(connection, chunk, cause, max_deaths=rules.max_deaths) is ChunkState.PARKED
+        return Buried(batch=batch, chunk=number, holder=holder_of(chunk), cause=cause, parked=parked)
 
     return database.transact(work)
 

@@ -1,0 +1,118 @@
+"""The Celery application: its settings, and what happens when a worker and its processes start and stop.
+
+`celery -A worker.app worker` and `caption-audit worker` both come here. The settings follow what was measured with
+these versions of Celery; see docs/decisions/.
+"""
+
+import os
+import sys
+from typing import Any
+
+from celery import Celery, signals
+from celery.worker.request import Request
+from kombu import Queue
+
+from audit.errors import AuditError
+from audit.message import TASK_NAME, Lane, queue_name
+from audit.settings import Settings, read_settings
+from worker.lifecycle import Lifecycle
+
+
+def create_app(settings: Settings) -> Celery:
+    """A Celery app for these settings; connects to nothing yet."""
+    app = Celery("caption-audit", set_as_current=True)
+    app.conf.update(configuration(settings))
+    lifecycle = Lifecycle(app, settings)
+
+    class LimitedRequest(Request):  # type: ignore[misc]  # celery ships no types
+        """Tells housekeeping which process a hard limit is about to kill, so that the pair's failure is `timed_out`."""
+
+        def on_timeout(self, soft: bool, timeout: float) -> None:
+            if not soft and self.worker_pid:
+                lifecycle.overdue.add(self.worker_pid)
+            super().on_timeout(soft, timeout)
+
+    @app.task(name=TASK_NAME, Request=LimitedRequest, ignore_result=True)  # type: ignore[untyped-decorator]
+    def judge(**body: object) -> str:
+        return lifecycle.judge(body)
+
+    connect = {"weak": False}
+    signals.setup_logging.connect(lifecycle.on_setup_logging, **connect)
+    signals.worker_init.connect(lifecycle.on_worker_init, **connect)
+    signals.worker_process_init.connect(lifecycle.on_process_init, **connect)
+    signals.worker_ready.connect(lifecycle.on_worker_ready, **connect)
+    signals.worker_shutting_down.connect(lifecycle.on_shutting_down, **connect)
+    signals.worker_shutdown.connect(lifecycle.on_shutdown, **connect)
+    return app
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """Celery's settings; the reason stands beside each that is not the default."""
+    soft_s, hard_s = settings.chunk_limits_s
+    model = settings.model_name
+    return {
+        "broker_url": settings.broker_url,
+        # Verdicts live in the ledger; nothing is to be read from Redis.
+        "result_backend": None,
+        "task_ignore_result": True,
+        # A pickle from Redis would be code from Redis.
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        # Interactive first: both queues are consumed, in this order whenever both hold messages.
+        "task_queues": [Queue(queue_name(lane, model)) for lane in (Lane.INTERACTIVE, Lane.BULK)],
+        "task_default_queue": queue_name(Lane.BULK, model),
+        # Acknowledge after the work; the ledger counts deaths, so a killer cannot loop for ever.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        "task_soft_time_limit": soft_s,
+        "task_time_limit": hard_s,
+        "worker_pool": "prefork",
+        # The default of 4 s would kill each replacement child that loads a model for longer, for ever.
+        "worker_proc_alive_timeout": settings.canary_limit_s,
+        "worker_lost_wait": 2.0,
+        "worker_max_tasks_per_child": settings.max_tasks_per_child,
+        # True would TERM every child on any blip of Redis; the ledger makes that pointless.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_hijack_root_logger": False,
+        "worker_send_task_events": True,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            # Above the hard limit, or Redis would hand a chunk that is being judged to a second worker.
+            "visibility_timeout": int(hard_s) + 3600,
+            # A connection that went silent is noticed in this time, not after the kernel's two hours.
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            "queue_order_strategy": "priority",
+        },
+    }
+
+
+def run_worker(settings: Settings) -> int:
+    """Run one worker in this process until it is told to stop; returns its exit status."""
+    app = create_app(settings)
+    worker = app.Worker(
+        hostname=f"caption-audit-{os.getpid()}@{os.uname().nodename}",
+        loglevel=settings.log_level.upper(),
+        # Gossip and mingle tell workers of each other; ours meet in the ledger.
+        without_gossip=True,
+        without_mingle=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def __getattr__(name: str) -> Celery:
+    """Make `app` when `celery -A worker.app` asks for it, and not when this module is merely imported."""
+    if name not in ("app", "celery"):
+        raise AttributeError(name)
+    try:
+        made = create_app(read_settings())
+    except AuditError as error:
+        sys.stderr.write(f"caption-audit: {error}\n")
+        raise SystemExit(error.exit_status) from None
+    globals()["app"] = globals()["celery"] = made
+    return made

@@ -1,0 +1,107 @@
+"""A pool process: pinned to its device, its model proved, its own connection to the ledger."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+
+from audit.errors import AuditError, LedgerUnavailable, ModelRefused
+from audit.holder import this_process
+from audit.settings import Settings
+from audit.verdict import Scores
+from db.cache import remembered
+from db.engine import Database, open_database
+from db.lease import Claimant
+from worker.board import Board
+from worker.model_pool import Model, load_engine, make_desk, provenance_of
+from worker.pictures import image_limits
+from worker.slots import Slot
+from worker.tasks import Office
+from worker.telemetry import configure_logs, logger
+
+log = logger(__name__)
+EX_LOAD_FAILED = 71
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """What the parent prepared and every child inherits."""
+
+    settings: Settings
+    model: Model
+    slots: tuple[Slot, ...]
+    board: Board
+
+
+def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Office:
+    """Make this process ready to judge, or leave it: a child without a proved model must never serve a task."""
+    settings, board = workplace.settings, workplace.board
+    slot = workplace.slots[slot_number % len(workplace.slots)]
+    configure_logs(settings.log_level)
+    board.started(slot_number, os.getpid())
+    asked = _watch_term(board)
+    try:
+        engine = load_engine(workplace.model, settings, slot)
+    except ModelRefused as error:
+        board.refuse(error.exit_status, str(error))
+        _leave(f"model refused: {error}")
+    except BaseException as error:  # noqa: BLE001 - Celery would swallow it and serve tasks without a model
+        board.load_failed(slot_number, str(error) if isinstance(error, AuditError) else repr(error))
+        _leave(f"model not loaded: {error!r}")
+    database = open_database(settings.ledger_url)
+    claimant = Claimant(
+        holder=this_process(),
+        provenance=provenance_of(engine, workplace.model, worker=f"{worker}:{slot_number}", slot=slot),
+        lease_s=settings.lease_s,
+        max_deaths=settings.max_attempts,
+    )
+    remember = _remembering(database) if settings.cache else _forgetting
+    office = Office(
+        database=database,
+        claimant=claimant,
+        desk=make_desk(engine, settings, slot, remember),
+        limits=image_limits(settings),
+        stopping=lambda: board.draining or bool(asked),
+        begin=asked.clear,
+    )
+    board.proved(slot_number, os.getpid())
+    return office
+
+
+def _remembering(database: Database) -> Callable[[str], Scores | None]:
+    def remember(key: str) -> Scores | None:
+        try:
+            return remembered(database, [key]).get(key)
+        except LedgerUnavailable:
+            return None  # the model can still answer
+
+    return remember
+
+
+def _forgetting(_key: str) -> Scores | None:
+    return None
+
+
+def _watch_term(board: Board) -> list[int]:
+    """A group kill reaches the children too: they give back what they hold, and leave when the main process says so.
+
+    Celery has reset the signal to its default, which would kill a child in the middle of a pair. Returns the list that
+    a signal is noted in.
+    """
+    asked: list[int] = []
+
+    def handler(number: int, _frame: FrameType | None) -> None:
+        if board.leave_now:
+            os._exit(0)
+        asked.append(number)
+
+    signal.signal(signal.SIGTERM, handler)
+    return asked
+
+
+def _leave(why: str) -> None:
+    log.error("worker process leaves", reason=why, pid=os.getpid())
+    sys.stderr.flush()
+    os._exit(EX_LOAD_FAILED)

@@ -1,0 +1,201 @@
+"""Judging a chunk: pairs in, exactly one outcome each out.
+
+Threads read and decode ahead while the engine computes; a pair that cannot be judged becomes a failure and costs its
+neighbours nothing. Nothing here knows of SQL, leases or Celery.
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from audit.errors import EngineFault, OutOfDeviceMemory, Permanent, PoisonedProcess
+from audit.pair import Pair
+from audit.verdict import Failure, Outcome, Scores, Verdict
+from worker.captions import clean_text
+from worker.engines.base import Engine, EngineCard, Question
+
+
+class Picture(Protocol):
+    """A decoded picture."""
+
+    @property
+    def image(self) -> Any:
+        """RGB pixels."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What was changed to read it."""
+
+
+class Pictures(Protocol):
+    """Where pictures come from."""
+
+    def read(self, reference: str) -> bytes:
+        """The file's bytes; raises BadImage."""
+
+    def decode(self, data: bytes, *, name: str) -> Picture:
+        """Upright RGB pixels; raises BadImage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What one worker process judges with. `remember` looks a content key up in the cache."""
+
+    engine: Engine
+    prove: Callable[[Engine], None]
+    remember: Callable[[str], Scores | None]
+    max_caption_chars: int
+    micro_batch: int
+    decoders: ThreadPoolExecutor
+    decode_ahead: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """A pair whose texts are clean and whose picture is decoded (or whose scores were remembered)."""
+
+    pair: Pair
+    flags: tuple[str, ...]
+    image_sha256: str
+    content_key: str
+    decode_ms: float
+    question: Question | None
+    remembered: Scores | None = None
+
+    def outcome(self, result: Verdict | Failure, *, model_ms: float | None = None) -> Outcome:
+        """The pair's outcome with all that looking found out."""
+        stage_ms = {"decode": self.decode_ms} | ({} if model_ms is None else {"model": model_ms})
+        return Outcome(
+            row=self.pair.row,
+            result=result,
+            flags=self.flags,
+            image_sha256=self.image_sha256,
+            content_key=self.content_key,
+            cached=self.remembered is not None,
+            stage_ms=stage_ms,
+        )
+
+
+def judge_pairs(
+    pairs: Sequence[Pair], *, desk: Desk, pictures: Pictures, stopping: Callable[[], bool]
+) -> Iterator[list[Outcome]]:
+    """Judge at full speed, in order, and yield outcomes as micro-batches are done.
+
+    When `stopping()` turns true it ends early: the pairs not yielded have no outcome. Raises EngineFault when the
+    engine, not a pair, is at fault; PoisonedProcess when the process must leave.
+    """
+    ahead: deque[Future[Looked | Outcome]] = deque()
+    waiting = iter(pairs)
+    try:
+        while not stopping():
+            while len(ahead) < desk.decode_ahead and (pair := next(waiting, None)) is not None:
+                ahead.append(desk.decoders.submit(look, pair, desk=desk, pictures=pictures))
+            if not ahead:
+                return
+            group = [ahead.popleft().result() for _ in range(min(desk.micro_batch, len(ahead)))]
+            yield settle(group, desk=desk)
+    finally:
+        for future in ahead:
+            future.cancel()
+
+
+def look(pair: Pair, *, desk: Desk, pictures: Pictures) -> Looked | Outcome:
+    """Clean the texts, read and decode the picture; a failure when the pair cannot be judged."""
+    began = time.perf_counter()
+    image_sha256: str | None = None
+    try:
+        caption = clean_text(pair.caption, field="caption", max_chars=desk.max_caption_chars)
+        premise = clean_text(pair.premise or "", field="premise", max_chars=desk.max_caption_chars)
+        text_flags = desk.engine.text_flags(caption.text, premise.text or None)
+        data = pictures.read(pair.image)
+        image_sha256 = hashlib.sha256(data).hexdigest()
+        key = content_key(image_sha256, caption.text, premise.text or None, desk.engine.card)
+        scores = desk.remember(key)
+        flags = (*caption.flags, *premise.flags, *text_flags)
+        question = None
+        # A remembered pair is decoded too when nothing else tells its picture's flags: correctness before speed.
+        decoded = pictures.decode(data, name=pair.image)
+        if scores is None:
+            question = Question(
+                image=desk.engine.prepare(decoded.image), caption=caption.text, premise=premise.text or None
+            )
+        return Looked(
+            pair=pair,
+            flags=tuple(dict.fromkeys((*decoded.flags, *flags))),
+            image_sha256=image_sha256,
+            content_key=key,
+            decode_ms=(time.perf_counter() - began) * 1000,
+            question=question,
+            remembered=scores,
+        )
+    except Permanent as error:
+        failure = Failure(code=error.code, detail=error.detail)
+        stage_ms = {"decode": (time.perf_counter() - began) * 1000}
+        return Outcome(row=pair.row, result=failure, image_sha256=image_sha256, stage_ms=stage_ms)
+
+
+def settle(group: Sequence[Looked | Outcome], *, desk: Desk) -> list[Outcome]:
+    """Ask the engine about those of the group that need it; one outcome each, in the group's order."""
+    asked = [(one, one.question) for one in group if isinstance(one, Looked) and one.question is not None]
+    began = time.perf_counter()
+    answers = _ask([question for _, question in asked], desk=desk) if asked else []
+    model_ms = (time.perf_counter() - began) * 1000 / max(1, len(asked))
+    by_row = {
+        one.pair.row: one.outcome(answer, model_ms=model_ms) for (one, _), answer in zip(asked, answers, strict=True)
+    }
+    return [_outcome(one, by_row) for one in group]
+
+
+def _outcome(one: Looked | Outcome, by_row: dict[Any, Outcome]) -> Outcome:
+    if isinstance(one, Outcome):
+        return one
+    if one.remembered is not None:
+        return one.outcome(Verdict(scores=one.remembered))
+    return by_row[one.pair.row]
+
+
+def _ask(questions: Sequence[Question], *, desk: Desk) -> list[Verdict | Failure]:
+    """Ask together; when that fails, ask in halves, so that what does not fit or misbehaves is alone in the end."""
+    problem: EngineFault | None = None
+    try:
+        answers = desk.engine.judge(questions)
+        if len(answers) != len(questions):
+            raise EngineFault("engine_contract", f"{len(questions)} questions got {len(answers)} answers")
+        return [Verdict(scores=scores) for scores in answers]
+    except PoisonedProcess:
+        raise
+    except EngineFault as error:
+        problem = error
+    # Outside of the except block: the exception's frames hold tensors, and with them the device's memory.
+    if len(questions) == 1:
+        return [_alone(questions[0], problem, desk=desk)]
+    half = len(questions) // 2
+    return _ask(questions[:half], desk=desk) + _ask(questions[half:], desk=desk)
+
+
+def _alone(question: Question, problem: EngineFault, *, desk: Desk) -> Verdict | Failure:
+    """A single pair that the engine failed on: blame it only when the engine still judges the canary."""
+    if isinstance(problem, OutOfDeviceMemory):
+        return Failure(code="out_of_device_memory", detail=f"the pair alone does not fit the device: {problem.detail}")
+    desk.prove(desk.engine)  # raises EngineFault: the engine is sick, and the pair innocent
+    try:
+        return Verdict(scores=desk.engine.judge([question])[0])
+    except PoisonedProcess:
+        raise
+    except EngineFault as error:
+        return Failure(code="engine_failed", detail=error.detail)
+
+
+def content_key(image_sha256: str, caption: str, premise: str | None, card: EngineCard) -> str:
+    """The cache's key: sha256 over length-prefixed parts, so that no two lists of parts share a text."""
+    digest = hashlib.sha256()
+    without_premise = "" if premise is None else f"+{premise}"
+    parts = (image_sha256, caption, without_premise, card.engine, card.revision, card.precision, card.prompt)
+    for part in (*parts, card.preprocessing):
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()

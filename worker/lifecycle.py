@@ -1,0 +1,176 @@
+"""A worker's life: checked before it starts, ready when a model is proved, drained when it is told to stop."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from billiard import current_process
+from celery import Celery
+from celery.worker import state
+
+from audit.errors import AuditError, BrokerUnavailable
+from audit.message import TASK_NAME, BadMessage, ChunkMessage, decode, encode, queue_name
+from audit.settings import Settings
+from db.engine import open_database
+from db.feed import Doorbell
+from db.schema import ensure_schema
+from worker.board import Board
+from worker.child import Workplace, open_office
+from worker.housekeeping import Housekeeper, Rounds
+from worker.model_pool import LOAD_TRIES, find_model
+from worker.slots import plan_slots
+from worker.tasks import Office, judge_chunk
+from worker.telemetry import configure_logs, logger
+
+log = logger(__name__)
+EX_UNAVAILABLE = 69
+
+
+class Lifecycle:
+    """Holds what the main process prepared, and in a pool process its office."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._workplace: Workplace | None = None
+        self._office: Office | None = None
+        self._housekeeper: Housekeeper | None = None
+        self._hostname = "worker"
+        self._pool: Any = None
+        self.overdue: set[int] = set()
+
+    def on_setup_logging(self, **_: object) -> None:
+        """Keep Celery from configuring logs of its own."""
+        configure_logs(self._settings.log_level)
+
+    def on_worker_init(self, sender: Any, **_: object) -> None:
+        """Main process, before any child: refuse here what cannot work, in one line and with the right status."""
+        configure_logs(self._settings.log_level)
+        try:
+            self._prepare(sender)
+        except AuditError as error:
+            sys.stderr.write(f"caption-audit: {error}\n")
+            sys.stderr.flush()
+            raise SystemExit(error.exit_status) from None
+
+    def _prepare(self, worker: Any) -> None:
+        settings = self._settings
+        if "prefork" not in worker.pool_cls.__module__:
+            raise AuditError("bad_pool", "judging needs the prefork pool: leave -P / --pool away")
+        slots = plan_slots(settings, os.environ)
+        worker.concurrency = len(slots)
+        model = find_model(settings)
+        database = open_database(settings.ledger_url)
+        try:
+            ensure_schema(database)
+        finally:
+            database.close()
+        self._hostname = worker.hostname
+        self._workplace = Workplace(settings=settings, model=model, slots=slots, board=Board())
+        # modelscope may want to install what a model folder asks for; it must not, and from nowhere.
+        os.environ["PIP_NO_INDEX"] = "1"
+
+    def on_process_init(self, **_: object) -> None:
+        """Pool process: get ready, or leave."""
+        if self._workplace is None:
+            os._exit(EX_UNAVAILABLE)
+        self._office = open_office(self._workplace, current_process().index, worker=self._hostname)
+
+    def on_worker_ready(self, sender: Any, **_: object) -> None:
+        """Main process: children are ready and Redis answers; begin to feed."""
+        workplace = self._require()
+        self._pool = sender.controller.pool
+        rounds = Rounds(
+            settings=self._settings,
+            model=workplace.model.name,
+            slots=len(workplace.slots),
+            ring=self._ring,
+            is_child=lambda pid: pid in self._children(),
+            overdue=lambda: frozenset(self.overdue),
+            check=self._check_board,
+        )
+        self._housekeeper = Housekeeper(rounds)
+        self._housekeeper.start()
+        self._write_ready_file()
+        log.info("worker ready", slots=len(workplace.slots), model=workplace.model.name, pid=os.getpid())
+
+    def on_shutting_down(self, how: str, **_: object) -> None:
+        """Main process, in a signal handler: children see the board between two micro-batches."""
+        if self._workplace:
+            self._workplace.board.drain(now=how == "Cold")
+        if self._housekeeper:
+            self._housekeeper.stop()
+
+    def on_shutdown(self, **_: object) -> None:
+        """Main process, at the very end."""
+        self._ready_file().unlink(missing_ok=True)
+
+    def judge(self, body: Mapping[str, object]) -> str:
+        """The task's body, in a pool process."""
+        if self._office is None:
+            raise RuntimeError("this process has no model: only the prefork pool judges")
+        try:
+            message: ChunkMessage = decode(body)
+        except BadMessage as error:
+            log.warning("message dropped", reason=error.detail)
+            return "dropped"
+        return judge_chunk(message, self._office).value
+
+    def _check_board(self) -> None:
+        workplace = self._require()
+        board, slots = workplace.board, len(workplace.slots)
+        refusal = board.refusal
+        if refusal is None and board.most_failed_loads(slots) >= LOAD_TRIES:
+            refusal = (EX_UNAVAILABLE, f"the model could not be loaded, {LOAD_TRIES} times: {board.reason}")
+        if refusal is not None:
+            self._leave(*refusal)
+        self._write_ready_file()
+
+    def _leave(self, status: int, reason: str) -> None:
+        sys.stderr.write(f"caption-audit: {reason}\n")
+        sys.stderr.flush()
+        self._require().board.drain(now=True)
+        state.should_terminate = status  # Celery's main loop leaves with it; messages stay queued
+
+    def _ring(self, doorbells: list[Doorbell]) -> None:
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=3)
+                with self._app.amqp.Producer(connection, auto_declare=False) as producer:
+                    for bell in doorbells:
+                        self._app.send_task(
+                            TASK_NAME,
+                            kwargs=encode(ChunkMessage(batch=bell.batch, chunk=bell.chunk)),
+                            queue=queue_name(bell.lane, bell.model),
+                            producer=producer,
+                            retry=False,
+                            ignore_result=True,
+                        )
+        except self._app.connection_for_write().connection_errors as error:
+            raise BrokerUnavailable("broker_unavailable", f"Redis does not answer: {error}") from error
+
+    def _children(self) -> list[int]:
+        return [int(process.pid) for process in self._pool._pool._pool if process.pid]
+
+    def _ready_file(self) -> Any:
+        return self._settings.home / "run" / f"worker-{os.getpid()}.json"
+
+    def _write_ready_file(self) -> None:
+        """What `caption-audit up` and health checks read: which slots have proved their model."""
+        workplace = self._require()
+        path = self._ready_file()
+        ready = workplace.board.ready_pids(len(workplace.slots))
+        told = {"pid": os.getpid(), "slots": len(workplace.slots), "ready": ready, "model": workplace.model.name}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_suffix(".new").write_text(json.dumps(told))
+            path.with_suffix(".new").replace(path)
+        except OSError as error:  # a full disk must not end a worker that can judge
+            log.warning("ready file not written", reason=error.strerror)
+
+    def _require(self) -> Workplace:
+        if self._workplace is None:
+            raise RuntimeError("the worker was not prepared")
+        return self._workplace
