@@ -1,0 +1,1 @@
+"""Engines: what judges a picture and a caption. The only room where torch and modelscope are imported."""

@@ -1,0 +1,115 @@
+"""A fake engine for queue tests and benchmarks: it never looks at the picture. Its verdicts mean nothing."""
+
+import hashlib
+import os
+import re
+import signal
+import time
+from collections import deque
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any
+
+from audit.errors import BadCaption, EngineFault, OutOfDeviceMemory, PoisonedProcess
+from audit.verdict import Label, Scores
+from worker.engines.base import EngineCard, Question
+
+ORDER = re.compile(r"stub:(\w+)(?:[=>]([0-9.]+))?")
+LONG_CAPTION_WORDS = 80
+
+
+def load_stub(*, load_s: float = 0.0, pair_s: float = 0.0) -> "StubEngine":
+    """A stub engine after `load_s` seconds, as a real model takes its time to load."""
+    time.sleep(load_s)
+    return StubEngine(pair_s=pair_s)
+
+
+class StubEngine:
+    """Fake. Scores come from a hash of the texts and of some pixels: the same question, the same scores.
+
+    Orders in a caption, for fault tests:
+
+    - `stub:yes`, `stub:no`, `stub:maybe`: that label, with probability 0.9
+    - `stub:sleep=2.5`: sleep in Python, where a signal's handler runs
+    - `stub:hang`: loop in native code with the GIL held, where no handler and no other thread ever runs
+    - `stub:kill`: SIGKILL itself; `stub:exit`: leave with status 1 without any clean-up
+    - `stub:nan`: EngineFault; `stub:poison`: PoisonedProcess; `stub:oom>4`: OutOfDeviceMemory in batches over 4
+    """
+
+    def __init__(self, *, pair_s: float = 0.0) -> None:
+        self._pair_s = pair_s
+        self.card = EngineCard(
+            engine="stub",
+            model="stub",
+            revision="1",
+            precision="none",
+            device="none",
+            prompt="none",
+            preprocessing="none",
+        )
+
+    def text_flags(self, caption: str, premise: str | None) -> tuple[str, ...]:
+        """Flag texts over 80 words; raises BadCaption (`caption_empty`) when no letter or digit is there."""
+        if not any(char.isalnum() for char in caption):
+            raise BadCaption("caption_empty", "nothing but spaces and punctuation")
+        texts = (("caption_truncated", caption), ("premise_truncated", premise or ""))
+        return tuple(flag for flag, text in texts if len(text.split()) > LONG_CAPTION_WORDS)
+
+    def prepare(self, image: Any) -> bytes:
+        """Sixteen pixels, as a probe; bytes are passed through."""
+        if isinstance(image, bytes):
+            return image
+        small = image.resize((4, 4))
+        return bytes(small.tobytes())
+
+    def judge(self, questions: Sequence[Question]) -> list[Scores]:
+        """Obey the captions' orders one after another, then wait pair_s for each question."""
+        for question in questions:
+            for order, value in ORDER.findall(question.caption):
+                _obey(order, value, batch=len(questions))
+        time.sleep(self._pair_s * len(questions))
+        return [_scores(question.caption, question.premise, self.prepare(question.image)) for question in questions]
+
+
+def _obey(order: str, value: str, *, batch: int) -> None:
+    match order:
+        case "sleep":
+            time.sleep(float(value or 1))
+        case "hang":
+            _hang()
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(1)
+        case "nan":
+            raise EngineFault("scores_not_finite", "the stub was told to fail")
+        case "poison":
+            raise PoisonedProcess("device_error", "the stub was told to poison the process")
+        case "oom" if batch > float(value or 0):
+            raise OutOfDeviceMemory("out_of_device_memory", f"the stub was told to refuse batches over {value}")
+        case _:
+            pass
+
+
+def _hang() -> None:
+    # One C loop that never returns to the interpreter: no Python signal handler and no other thread gets a turn. (A
+    # catastrophic regular expression would not do: CPython's matcher looks for signals now and then.)
+    deque(repeat(None), maxlen=0)
+
+
+def _scores(caption: str, premise: str | None, probe: bytes) -> Scores:
+    for label, scores in _FORCED.items():
+        if f"stub:{label.lower()}" in caption:
+            return scores
+    text = f"{caption}\0{premise or ''}".encode("utf-8", "surrogatepass")
+    digest = hashlib.sha256(text + b"\0" + probe).digest()
+    weights = [1 + part for part in digest[:3]]
+    yes, no, maybe = (weight / sum(weights) for weight in weights)
+    return Scores(p_yes=yes, p_no=no, p_maybe=maybe)
+
+
+_FORCED = {
+    Label.YES: Scores(p_yes=0.9, p_no=0.05, p_maybe=0.05),
+    Label.NO: Scores(p_yes=0.05, p_no=0.9, p_maybe=0.05),
+    Label.MAYBE: Scores(p_yes=0.05, p_no=0.05, p_maybe=0.9),
+}
