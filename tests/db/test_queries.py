@@ -1,86 +1,19 @@
 """Asking the ledger: counts, states, rates and outcomes, from rows put there directly."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import event, insert
+from sqlalchemy import event
 
 from audit.errors import UsageError
-from audit.pair import BatchId, Pair, Row
-from db import tables
-from db.codec import pair_to_row
-from db.engine import Database, open_database
+from audit.pair import BatchId
+from db.engine import Database
 from db.queries import Progress, failure_codes, list_batches, outcomes, progress
-from db.schema import ensure_schema
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    ledger = open_database(f"sqlite:///{tmp_path}/audit.db")
-    ensure_schema(ledger)
-    yield ledger
-    ledger.close()
-
-
-def add_batch(database: Database, **columns: Any) -> BatchId:
-    """One batch without chunks; its id is not known to the other tests' batches."""
-    row = {
-        "key": f"key-{time.monotonic_ns()}",
-        "name": "samples",
-        "tenant": "default",
-        "lane": "bulk",
-        "priority": 0,
-        "model": "demo",
-        "policy": '{"labels":["No"],"p_no_at_least":null}',
-        "image_root": "/",
-        "wire_version": 1,
-        "state": "open",
-        "created_at": time.time(),
-        **columns,
-    }
-    return database.transact(
-        lambda connection: BatchId(connection.execute(insert(tables.batches), row).inserted_primary_key[0])  # type: ignore[index]
-    )
-
-
-def add_chunk(database: Database, batch: BatchId, number: int, state: str, pairs: int = 10, **columns: Any) -> None:
-    row: dict[str, Any] = {
-        "batch": batch,
-        "number": number,
-        "first_row": number * 1000,
-        "last_row": number * 1000 + pairs - 1,
-    }
-    row |= {"pairs": pairs, "state": state, **columns}
-    database.transact(lambda connection: connection.execute(insert(tables.chunks), row))
-
-
-def add_pair(database: Database, batch: BatchId, pair: Pair, **outcome: Any) -> None:
-    """A pair, and its outcome when one is given: `label` with scores, or `failure_code`."""
-    row = {"batch": batch, "row": pair.row, "flagged": False, "flags": "", "cached": False, "model": "demo"}
-    row |= {"model_revision": "r1", "engine": "stub", "precision": "fp32", "device": "cpu", "worker": "w", "attempt": 1}
-    row |= {"judged_at": 1_700_000_000.25, **outcome}
-
-    def work(connection: Any) -> None:
-        connection.execute(insert(tables.pairs), {"batch": batch, **pair_to_row(pair)})
-        if outcome:
-            connection.execute(insert(tables.outcomes), row)
-
-    database.transact(work)
-
-
-def a_pair(row: int, **texts: Any) -> Pair:
-    return Pair(**{"row": Row(row), "id": f"id-{row}", "image": f"{row}.png", "caption": f"caption {row}", **texts})
-
-
-YES = {"label": "Yes", "p_yes": 0.9, "p_no": 0.0625, "p_maybe": 0.0375}
-NO = {"label": "No", "p_yes": 0.1, "p_no": 0.75, "p_maybe": 0.15, "flagged": True}
-BROKEN = {"failure_code": "image_empty", "failure_detail": "zero bytes"}
+from tests.support.ledger_rows import BROKEN, NO, YES, a_pair, add_batch, add_chunk, add_pair
 
 
 def test_counts_are_sums_over_chunks_whatever_their_state(database: Database) -> None:
@@ -113,7 +46,7 @@ def test_the_state_is_derived(database: Database, batch_state: str, chunk_states
     """No second place keeps the state of a batch, so it cannot disagree with its chunks."""
     batch = add_batch(database, state=batch_state, opened_at=50.0, cancelled_at=150.0)
     for number, state in enumerate(chunk_states):
-        done = {"yes": 10, "claimed_at": 100.0, "done_at": 120.0} if state == "done" else {}
+        done: dict[str, Any] = {"yes": 10, "claimed_at": 100.0, "done_at": 120.0} if state == "done" else {}
         add_chunk(database, batch, number, state, **done)
     seen = progress(database, batch)
     assert seen.state == expected
