@@ -1,0 +1,48 @@
+"""The real command, as a subprocess, on a ledger of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from db.engine import Database, open_database
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+COMMAND = (sys.executable, "-m", "ops.cli")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """What the command sees: a fresh AUDIT_HOME and nothing of the developer's own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AUDIT_", "CELERY_"))}
+    return kept | {"AUDIT_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+
+
+@pytest.fixture
+def cli(environment: dict[str, str], tmp_path: Path) -> Cli:
+    """Run `caption-audit ...` to its end, away from the repository."""
+
+    def run(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            env=environment | env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def ledger(sqlite_url: str) -> Iterator[Database]:
+    """The ledger that `cli` asks: tmp_path/home/audit.db."""
+    opened = open_database(sqlite_url)
+    yield opened
+    opened.close()
