@@ -9,7 +9,6 @@ import io
 import struct
 import threading
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -28,19 +27,13 @@ from audit.errors import BadImage
 from worker.images.codes import ANIMATED, FORMAT_MISMATCH, IMAGE_EMPTY, IMAGE_TOO_LARGE
 from worker.images.formats import inspect
 from worker.images.formats.jpeg import with_filler
-from worker.images.header import Header, Kind, truncated, unsupported
+from worker.images.header import Header, truncated, unsupported
 from worker.images.limits import ImageLimits, check_bytes, check_size
 from worker.images.names import contradicts
 from worker.images.pixels import to_rgb
 
-_OPENERS: dict[Kind, Callable[[io.BytesIO], Image.Image]] = {
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-}
-"""Called directly: Image.open() would also try MPO on a JPEG, and its limits are globals that others change."""
+_PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
+"""Importing them registers them; Image.open() would import all of Pillow's forty formats to find WebP."""
 
 _COMPLAINTS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, AssertionError,
@@ -86,7 +79,7 @@ def decode(data: bytes, *, limits: ImageLimits, name: str | None = None, sha256:
 def _pixels(header: Header, limits: ImageLimits) -> tuple[Image.Image, list[str]]:
     image = _strictly(header, header.plain, limits)
     if header.kind == "JPEG" and _suspicious(image, header):
-        filled = _strictly(header, with_filler(header.plain), limits)
+        filled = _strictly(header, with_filler(header.plain, header.end), limits)
         if ImageChops.difference(image, filled).getbbox() is not None:
             raise truncated("the JPEG's data ends early: its lower part is missing")
     try:
@@ -138,7 +131,7 @@ def _refuse_leniency() -> int:
 
 def _load(header: Header, plain: bytes, limits: ImageLimits) -> Image.Image:
     try:
-        image = _OPENERS[header.kind](io.BytesIO(plain))
+        image = Image.open(io.BytesIO(plain), formats=[header.kind])
     except _COMPLAINTS as error:
         _refuse(error, header, opened=False)
     check_size(*image.size, limits)

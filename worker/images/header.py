@@ -13,8 +13,9 @@ Kind = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP"]
 class Header:
     """Found by walking the file's structure with code of our own.
 
-    `plain` is the picture made again from the parts that pixels need: no text, no profiles, no EXIF, no later frames,
-    nothing after the end. Only this reaches Pillow, so nothing that hides in the other parts does.
+    `plain` is what Pillow is given: the file without the parts that no pixel needs and that have been used against
+    readers (profiles, EXIF, compressed texts, endless comments), or the very same bytes when it has none.
+    `end` is where in it a JPEG's end marker stands.
     `width` and `height` are as stored, before `orientation` (EXIF, 1 to 8) is applied; `depth` is bits a channel.
     """
 
@@ -26,6 +27,7 @@ class Header:
     orientation: int = 1
     depth: int = 8
     progressive: bool = False
+    end: int = 0
 
 
 def truncated(detail: str) -> BadImage:

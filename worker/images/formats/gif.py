@@ -1,6 +1,6 @@
-"""GIF: the blocks are walked to the trailer; only the first frame is handed on.
+"""GIF: the blocks are walked to the trailer, and the canvas must hold every frame.
 
-Pillow joins comment blocks one by one, so that a 20 MB comment takes minutes: it never sees them.
+Pillow joins comment blocks one by one, so that a 20 MB comment takes minutes: it is not shown long ones.
 https://www.w3.org/Graphics/GIF/spec-gif89a.txt has the format.
 """
 
@@ -9,6 +9,7 @@ import struct
 from worker.images.header import Header, truncated
 
 IMAGE, EXTENSION, TRAILER, GRAPHIC_CONTROL = 0x2C, 0x21, 0x3B, 0xF9
+MAX_EXTENSION_BYTES = 1 << 16
 
 
 def accepts(data: bytes) -> bool:
@@ -17,12 +18,12 @@ def accepts(data: bytes) -> bool:
 
 
 def inspect(data: bytes) -> Header:
-    """The canvas, grown to hold every frame; `plain` holds the first frame alone."""
+    """The canvas, grown to hold every frame; `plain` is the file, or the first frame alone behind long extensions."""
     if len(data) < 13:
         raise truncated("the GIF ends in its header")
     width, height, packed = struct.unpack_from("<HHB", data, 6)
     head_end = position = 13 + _table_bytes(packed)
-    frames, control, first = 0, b"", b""
+    frames, control, plain = 0, b"", b""
     while True:
         block = _byte(data, position)
         if block == TRAILER:
@@ -34,13 +35,15 @@ def inspect(data: bytes) -> Header:
         elif block == IMAGE:
             end, right, bottom = _frame(data, position)
             width, height, frames = max(width, right), max(height, bottom), frames + 1
-            first = first or control + data[position:end]
+            if not plain:
+                long = position - head_end > MAX_EXTENSION_BYTES
+                plain = data[:head_end] + control + data[position:end] + b"\x3b" if long else data
         else:
             end = position + 1  # Browsers and Pillow skip stray bytes between blocks as well.
         position = end
     if not frames:
         raise truncated("a GIF without a frame")
-    return Header(kind="GIF", width=width, height=height, plain=data[:head_end] + first + b"\x3b", animated=frames > 1)
+    return Header(kind="GIF", width=width, height=height, plain=plain, animated=frames > 1)
 
 
 def _frame(data: bytes, position: int) -> tuple[int, int, int]:

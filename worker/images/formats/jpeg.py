@@ -9,7 +9,7 @@ import struct
 from worker.images.exif import orientation
 from worker.images.header import Header, too_much_work, truncated, unsupported
 
-SOI, EOI, SOS, APP0, APP1, APP14, COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xEE, 0xFE
+SOI, EOI, SOS, APP0, APP1, APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xEE
 SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Start-of-frame markers: the segments that hold width and height."""
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
@@ -29,14 +29,18 @@ def accepts(data: bytes) -> bool:
 
 
 def inspect(data: bytes) -> Header:
-    """Width, height, orientation; `plain` lacks comments and application data (but for JFIF and Adobe's, which say how
-    the colours are meant), and what comes after the end marker."""
+    """Width, height, orientation; `plain` lacks application data but for JFIF's and Adobe's, which say how the colours
+    are meant. With the rest, Pillow would read EXIF for the resolution and look for a second picture (MPO)."""
     walk = _Walk()
     position, parts, first_scan = 2, [data[:2]], 0
     for _ in range(MAX_SEGMENTS):
         marker, start, end = _segment(data, position)
         if marker == EOI:
-            return walk.header(b"".join([*parts, data[first_scan:end]]) if first_scan else b"")
+            if not first_scan:
+                raise truncated("a JPEG without pixel data")
+            head = b"".join(parts)
+            plain = data if len(head) == first_scan else head + data[first_scan:]
+            return walk.header(plain, len(head) + start - first_scan)
         if marker == SOS:
             first_scan = first_scan or start
             walk.scan(data[start + 4 : end])
@@ -46,19 +50,19 @@ def inspect(data: bytes) -> Header:
             position = found.start()
             continue
         walk.segment(marker, data[start + 4 : end])
-        if not first_scan and (marker in (APP0, APP14) or not (APP0 <= marker <= 0xEF or marker == COM)):
+        if not first_scan and (marker in (APP0, APP14) or not APP0 <= marker <= 0xEF):
             parts.append(data[start:end])
         position = end
     raise too_much_work(f"a JPEG of more than {MAX_SEGMENTS:,} segments")
 
 
-def with_filler(plain: bytes) -> bytes:
+def with_filler(plain: bytes, end: int) -> bytes:
     """The same picture with nonsense between its last scan and the end marker.
 
     A decoder that has all its data never looks at it; one whose data ended early takes it for pixels. So a picture
     that decodes to something else this way lacks data at its end.
     """
-    return plain[:-2] + FILLER + plain[-2:]
+    return plain[:end] + FILLER + plain[end : end + 2]
 
 
 def _segment(data: bytes, position: int) -> tuple[int, int, int]:
@@ -120,12 +124,10 @@ class _Walk:
             for index in range(low, min(high, 63) + 1):
                 self.missing_bits[index] = bits & 15
 
-    def header(self, plain: bytes) -> Header:
+    def header(self, plain: bytes, end: int) -> Header:
         """All of it; raises BadImage when a part is missing."""
         if self.size is None:
             raise unsupported("a JPEG without a picture header")
-        if not plain:
-            raise truncated("a JPEG without pixel data")
         if self.progressive and any(self.missing_bits):
             raise truncated("the progressive JPEG lacks its last scans")
         width, height = self.size
@@ -136,4 +138,5 @@ class _Walk:
             plain=plain,
             orientation=self.orientation,
             progressive=self.progressive,
+            end=end,
         )

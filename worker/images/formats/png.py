@@ -12,6 +12,10 @@ from worker.images.header import Header, too_much_work, truncated, unsupported
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 100_000
 """20 MB in the 8 kB chunks that encoders write are 2,500; each costs Python about a microsecond."""
+WANTED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"tEXt"})
+MAX_TEXT_BYTES = 1 << 20
+MAX_KEPT_CHUNKS = 10_000
+"""More IDAT chunks than this are joined, for Pillow is slow with them."""
 
 
 def accepts(data: bytes) -> bool:
@@ -20,36 +24,38 @@ def accepts(data: bytes) -> bool:
 
 
 def inspect(data: bytes) -> Header:
-    """Width, height, depth; `plain` has one IDAT, the palette and the transparency, and nothing else."""
-    chunks = _walk(data)
+    """Width, height, depth; `plain` has the palette, the transparency, short plain texts and the pixels."""
+    chunks, end = _walk(data)
     if not chunks or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
         raise unsupported("a PNG that does not begin with its header")
     width, height, depth = struct.unpack_from(">IIB", chunks[0][1])
-    found: dict[bytes, bytes] = {}
-    pixels: list[bytes] = []
-    for name, body in chunks:
-        if name == b"IDAT":
-            pixels.append(body)
-        else:
-            found.setdefault(name, body)
-    if not pixels:
+    found = dict(reversed(chunks))
+    if b"IDAT" not in found:
         raise truncated("a PNG without pixel data")
-    parts = [_chunk(b"IHDR", found[b"IHDR"])]
-    parts += [_chunk(name, found[name]) for name in (b"PLTE", b"tRNS") if name in found]
-    parts += [_chunk(b"IDAT", b"".join(pixels)), _chunk(b"IEND", b"")]
     return Header(
         kind="PNG",
         width=width,
         height=height,
         depth=depth,
-        plain=SIGNATURE + b"".join(parts),
+        plain=_plain(data, chunks, end),
         animated=_frames(found.get(b"acTL", b"")) > 1,
         orientation=orientation(found.get(b"eXIf", b"")),
     )
 
 
-def _walk(data: bytes) -> list[tuple[bytes, bytes]]:
-    """(name, body) of every chunk up to IEND; raises BadImage when one is cut off or its checksum is wrong."""
+def _plain(data: bytes, chunks: list[tuple[bytes, bytes]], end: int) -> bytes:
+    """The file itself when it has nothing but what is wanted; else made again from that, with one IDAT."""
+    text_bytes = sum(len(body) for name, body in chunks if name == b"tEXt")
+    wanted = WANTED if text_bytes <= MAX_TEXT_BYTES else WANTED - {b"tEXt"}
+    if len(chunks) <= MAX_KEPT_CHUNKS and wanted.issuperset(name for name, _ in chunks):
+        return data
+    pixels = b"".join(body for name, body in chunks if name == b"IDAT")
+    before = [_chunk(name, body) for name, body in chunks if name in wanted and name != b"IDAT"]
+    return b"".join([SIGNATURE, *before[:MAX_KEPT_CHUNKS], _chunk(b"IDAT", pixels), _chunk(b"IEND", b""), data[end:]])
+
+
+def _walk(data: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
+    """(name, body) of every chunk before IEND, and where IEND ends; raises BadImage when one is cut off or damaged."""
     chunks: list[tuple[bytes, bytes]] = []
     position = len(SIGNATURE)
     while len(chunks) < MAX_CHUNKS:
@@ -63,7 +69,7 @@ def _walk(data: bytes) -> list[tuple[bytes, bytes]]:
         if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(data[end - 4 : end], "big"):
             raise truncated("a checksum (CRC) in the PNG is wrong: the file is damaged")
         if name == b"IEND":
-            return chunks
+            return chunks, end
         chunks.append((name, body))
         position = end
     raise too_much_work(f"a PNG of more than {MAX_CHUNKS:,} parts")

@@ -17,7 +17,7 @@ def accepts(data: bytes) -> bool:
 
 
 def inspect(data: bytes) -> Header:
-    """The canvas, the number of frames and the orientation; `plain` is the file without what comes after its end."""
+    """The canvas, the number of frames and the orientation; `plain` is the file itself."""
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise truncated("the WebP is shorter than it says")
@@ -32,9 +32,8 @@ def inspect(data: bytes) -> Header:
     else:
         raise unsupported("a WebP of an unknown kind")
     frames, exif = _walk(data, end) if first == b"VP8X" else (1, b"")
-    plain = data[: end + end % 2]
     return Header(
-        kind="WEBP", width=width, height=height, plain=plain, animated=frames > 1, orientation=orientation(exif)
+        kind="WEBP", width=width, height=height, plain=data, animated=frames > 1, orientation=orientation(exif)
     )
 
 
