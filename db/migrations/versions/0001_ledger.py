@@ -110,7 +110,9 @@ def _outcomes() -> None:
         sa.Column("trace_id", sa.Text),
         sa.Column("judged_at", sa.Double, nullable=False),
         sa.CheckConstraint(
-            "(label IN ('Yes', 'No', 'Maybe') AND p_yes IS NOT NULL AND p_no IS NOT NULL AND p_maybe IS NOT NULL"
+            # A comparison with NULL is neither true nor false, and a CHECK lets it pass: hence every IS NOT NULL.
+            "(label IS NOT NULL AND label IN ('Yes', 'No', 'Maybe')"
+            " AND p_yes IS NOT NULL AND p_no IS NOT NULL AND p_maybe IS NOT NULL"
             " AND failure_code IS NULL AND failure_detail IS NULL)"
             " OR (label IS NULL AND p_yes IS NULL AND p_no IS NULL AND p_maybe IS NULL"
             " AND failure_code IS NOT NULL AND failure_detail IS NOT NULL AND NOT flagged)",
