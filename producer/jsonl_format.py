@@ -10,6 +10,8 @@ from db.register_pairs import Entry
 from producer.lines import Lines
 from producer.rows import ColumnNames, checked
 
+TOO_DEEP = "the JSON is nested too deeply"
+
 
 def count_jsonl(lines: Lines, columns: ColumnNames) -> int:
     """Read to the end and return the number of rows; raises ManifestInvalid naming the line and the column.
@@ -35,8 +37,12 @@ def count_jsonl(lines: Lines, columns: ColumnNames) -> int:
 def jsonl_entries(lines: Lines, columns: ColumnNames, *, start_row: int) -> Iterator[Entry]:
     """Rows from `start_row` on, as pairs or failures."""
     for row, (line, value) in enumerate(_records(lines)):
-        if row >= start_row:
+        if row < start_row:
+            continue
+        try:
             yield _no_object(line, row, value) if isinstance(value, str) else _entry(line, row, value, columns)
+        except RecursionError:  # it was just shallow enough to be read, and is too deep to be written
+            yield _no_object(line, row, TOO_DEEP)
 
 
 def _records(lines: Lines) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -55,7 +61,7 @@ def _parse(line: str) -> dict[str, Any] | str:
     except ValueError as error:  # a key twice, or a number of thousands of digits
         return f"{error}".partition(";")[0]
     except RecursionError:
-        return "the JSON is nested too deeply"
+        return TOO_DEEP
     return value if isinstance(value, dict) else "this is JSON, but no object"
 
 
