@@ -35,7 +35,7 @@ class Example:
 
 
 def sample_example(
-    scene: Scene, rng: Random, wordings: Wordings, *, label: str, axes: Sequence[str] = AXES
+    scene: Scene, rng: Random, wordings: Wordings, *, label: str, axes: Sequence[str] = AXES, extras: bool = True
 ) -> Example:
     """Return a caption with this label, on an axis by lot among those that the scene has something to say on."""
     weights = [AXIS_WEIGHTS[axis] for axis in axes]
@@ -45,7 +45,7 @@ def sample_example(
             claim = false_claim(scene, rng, axis)
         if claim is not None:
             break
-    extra = label == "maybe" or (label == "no" and rng.random() < EXTRA_IN_NO)
+    extra = label == "maybe" or (extras and label == "no" and rng.random() < EXTRA_IN_NO)
     caption, wording, phrase = _word(claim, rng, wordings, extra=extra)
     return Example(caption=caption, label=label, axis=claim.axis, wording=wording, claim=claim, extra=phrase)
 

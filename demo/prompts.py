@@ -44,10 +44,15 @@ class Reader:
         self._tokenizer = ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
         self.vocabulary = len(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
         self.rows = self.vocabulary + ADDED_TOKENS
-        answers = [self._tokenizer.encode(f" {label}").ids for label in labels]
-        if any(len(answer) != 1 for answer in answers):
-            raise ValueError(f"a label is not a single token: {dict(zip(labels, answers, strict=True))}")
-        self.label_ids = [answer[0] for answer in answers]
+        self.label_ids = self.word_ids(labels)
+
+    def word_ids(self, words: Sequence[str]) -> list[int]:
+        """Return the token of each word; raises ValueError if one is not a single token."""
+        found = {word: self._tokenizer.encode(f" {word}").ids for word in words}
+        split = {word: ids for word, ids in found.items() if len(ids) != 1}
+        if split:
+            raise ValueError(f"not a single token each: {split}")
+        return [ids[0] for ids in found.values()]
 
     def ids(self, question: str) -> list[int]:
         """Return <s>, the question's tokens (80 at most), </s>."""

@@ -18,10 +18,10 @@ from torch.nn import functional
 from demo.captions import LABELS, sample_example
 from demo.examples import Batch, Examples
 from demo.export import export
-from demo.network import Network, normalise
-from demo.pool import Pool, open_pool
+from demo.network import Network, normalise, pointing_loss
+from demo.pool import TARGETS, Pool, open_pool
 from demo.prompts import CAPTION_PROMPT, PREMISE_PROMPT, Reader, prompt, train_vocabulary
-from demo.scenes import scene_of
+from demo.scenes import KINDS, scene_of
 from demo.wordings import heldout_wordings, training_wordings
 
 # Seeds of pictures: training below a million, what is measured during training at two million; the evaluation and the
@@ -31,8 +31,7 @@ PICTURES_A_STEP, CAPTIONS_A_PICTURE = 48, 4
 PEAK_RATE, LAST_RATE = 1.5e-3, 1e-5
 WARM_UP = 0.02
 # Until then the ResNet learns alone, and until then only easy axes are asked.
-PICTURES_ALONE, EASY = 0.07, 0.13
-EASY_AXES = ("thing", "colour", "word", "pattern")
+PICTURES_ALONE, EASY = 0.03, 0.09
 # From then on the ResNet's batch statistics stand still, as they do when the model is used.
 STATISTICS_FROZEN = 0.8
 EMA = 0.997
@@ -74,7 +73,9 @@ def train(options: Options) -> None:
     if not (options.work / "vocab.json").exists():
         train_vocabulary(_texts(Random(options.seed)), options.work)
     reader = Reader(options.work, LABELS)
-    run = Run(options=options, network=Network(reader.rows, reader.label_ids))
+    names = [*TARGETS, tuple(f"{kind}s" for kind in KINDS)]
+    name_ids = [reader.word_ids(words) for words in names]
+    run = Run(options=options, network=Network(reader.rows, reader.label_ids, name_ids))
     if options.resume:
         run.load()
     examples = Examples(pool, reader, training_wordings(), Random(f"{options.seed} {run.step}"))
@@ -111,7 +112,7 @@ class Run:
         self.average = {name: value.clone() for name, value in network.state_dict().items()}
         self.step = 0
         self.spent_s = 0.0
-        self.recent: list[tuple[float, float]] = []
+        self.recent: list[tuple[float, float, float]] = []
 
     @property
     def progress(self) -> float:
@@ -141,24 +142,25 @@ class Run:
         self.network.train()
         if progress > STATISTICS_FROZEN:
             self.network.resnet.eval()
-        axes = EASY_AXES if progress < EASY else None
-        batch = examples.sample(PICTURES_A_STEP, CAPTIONS_A_PICTURE, axes=axes)
+        batch = examples.sample(PICTURES_A_STEP, CAPTIONS_A_PICTURE, easy=progress < EASY)
+        places = torch.from_numpy(pool.places[batch.pictures])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             features = self.network.see(normalise(pool.pictures[batch.pictures]))
-            naming = self.network.place_loss(features, torch.from_numpy(pool.places[batch.pictures]))
+            naming = self.network.place_loss(features, places)
             loss = naming
-            answering = torch.zeros(())
+            answering = pointing = torch.zeros(())
             if progress >= PICTURES_ALONE:
-                logits = self.network.answers(features, batch.questions)
+                logits, points = self.network.answers(features, batch.questions)
                 answering = functional.cross_entropy(logits.float(), batch.labels)
-                loss = answering + 0.3 * naming
+                pointing = pointing_loss(points, places[batch.questions.picture], batch.wanted)
+                loss = answering + pointing + 0.3 * naming
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's Tensor.backward has no types
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         self._update_average()
-        self.recent.append((naming.item(), answering.item()))
+        self.recent.append((naming.item(), pointing.item(), answering.item()))
 
     def _update_average(self) -> None:
         keep = min(EMA, self.step / (self.step + 20))
@@ -169,9 +171,11 @@ class Run:
                 self.average[name].copy_(value)
 
     def _report(self, checks: dict[str, tuple[Batch, Pool]]) -> None:
-        naming, answering = (sum(column) / len(self.recent) for column in zip(*self.recent, strict=True))
+        means = [sum(column) / len(self.recent) for column in zip(*self.recent, strict=True)]
         self.recent.clear()
-        line = f"{self.spent_s / 60:6.1f} min  step {self.step:5d}  naming {naming:.3f}  answering {answering:.3f}"
+        line = f"{self.spent_s / 60:6.1f} min  step {self.step:5d}"
+        for name, mean in zip(("naming", "pointing", "answering"), means, strict=True):
+            line += f"  {name} {mean:.3f}"
         if checks and self.progress > PICTURES_ALONE:
             own = {name: value.clone() for name, value in self.network.state_dict().items()}
             self.use_average()
@@ -219,7 +223,7 @@ def accuracy(network: Network, batch: Batch, pool: Pool) -> str:
     answers: list[Tensor] = []
     for part in batch.parts(100):
         features = network.see(normalise(pool.pictures[part.pictures]))
-        answers.append(network.answers(features, part.questions).argmax(dim=1))
+        answers.append(network.answers(features, part.questions)[0].argmax(dim=1))
     right = (torch.cat(answers) == batch.labels).tolist()
     by_axis: dict[str, list[bool]] = {}
     for axis, good in zip(batch.axes, right, strict=True):
