@@ -93,6 +93,13 @@ def failure_codes(database: Database, batch: BatchId) -> dict[str, int]:
         return {str(code): int(number) for code, number in connection.execute(query)}
 
 
+def open_models(database: Database) -> list[str]:
+    """The models of all batches that were neither cancelled nor left half registered."""
+    query = select(batches.c.model).where(batches.c.state == BatchState.OPEN).distinct().order_by(batches.c.model)
+    with database.reading() as connection:
+        return list(connection.scalars(query))
+
+
 def _progress(connection: Connection, condition: ColumnElement[bool] | None, *, limit: int) -> list[Progress]:
     chosen = select(batches).order_by(batches.c.id.desc()).limit(limit)
     if condition is not None:
@@ -210,6 +217,7 @@ __all__ = (
     "ProgressState",
     "failure_codes",
     "list_batches",
+    "open_models",
     "outcomes",
     "progress",
 )

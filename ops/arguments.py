@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from db.engine import Database
 
 
+class ManifestFormat(StrEnum):
+    """How a manifest is written; the names of producer.Format, which is too heavy to import for --help."""
+
+    CSV = "csv"
+    TSV = "tsv"
+    JSONL = "jsonl"
+
+
 class ExportFormat(StrEnum):
     """How outcomes are written for other programs."""
 

@@ -1,19 +1,23 @@
-"""The commands that change the ledger: submit, cancel, sweep."""
+"""The commands that change the ledger: cancel and sweep."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import typer
 
+from audit.errors import BrokerUnavailable
 from audit.pair import BatchId
 from ops.arguments import BatchArgument, JsonOption, examples, ledger
 
 if TYPE_CHECKING:
-    pass
+    from audit.settings import Settings
+    from db.engine import Database
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(epilog=examples("caption-audit cancel 17"))(cancel)
+    app.command(epilog=examples("caption-audit sweep", "caption-audit sweep --json"))(sweep)
 
 
 def cancel(batch: BatchArgument, as_json: JsonOption = False) -> None:
@@ -29,3 +33,45 @@ def cancel(batch: BatchArgument, as_json: JsonOption = False) -> None:
         print_json({"batch": batch, "state": seen.state, "cancelled": cancelled})
     else:
         print(f"cancelled {cancelled:,} pairs of batch {batch}; {seen.judged:,} are judged and stay")
+
+
+def sweep(as_json: JsonOption = False) -> None:
+    """Give back the chunks of dead processes, and send messages for chunks that wait; workers do it all the time.
+
+    Exit status 75 when Redis takes no messages: the chunks wait in the ledger.
+    """
+    from db.sweep import Rules
+    from db.sweep import sweep as sweep_claims
+    from ops.show import print_json
+
+    with ledger() as (settings, database):
+        buried = sweep_claims(database, Rules(max_deaths=settings.max_attempts))
+        parked = sum(one.parked for one in buried)
+        for one in buried:
+            where = f"chunk {one.chunk} of batch {one.batch}"
+            print(f"{where}: process {one.holder.pid} {one.cause.value}{', parked' * one.parked}", file=sys.stderr)
+        sent = _ring_for_waiting(settings, database)
+    if as_json:
+        print_json({"released": len(buried) - parked, "parked": parked, "sent": sent})
+    else:
+        print(f"gave back {len(buried) - parked} chunks of dead processes, parked {parked}, sent {sent} messages")
+
+
+def _ring_for_waiting(settings: "Settings", database: "Database") -> int:
+    """Top up Redis once for every model; returns the messages sent. Raises BrokerUnavailable."""
+    from db.feed import feed, unsend
+    from db.queries import open_models
+    from producer.enqueue import Bell
+
+    bell = Bell(settings.broker_url)
+    sent = 0
+    for model in open_models(database):
+        # How many slots there are is not known here; workers top up within a second.
+        bells = feed(database, model=model, window=settings.feed_chunks_per_slot, resend_s=settings.resend_s)
+        try:
+            bell.ring(bells)
+        except BrokerUnavailable:
+            unsend(database, bells)
+            raise
+        sent += len(bells)
+    return sent
