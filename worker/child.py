@@ -16,7 +16,6 @@ from db.engine import Database, open_database
 from db.lease import Claimant
 from worker.board import Board
 from worker.model_pool import Model, load_engine, make_desk, provenance_of
-from worker.pictures import image_limits
 from worker.slots import Slot
 from worker.tasks import Office
 from worker.telemetry import configure_logs, logger
@@ -62,7 +61,7 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
         database=database,
         claimant=claimant,
         desk=make_desk(engine, settings, slot, remember),
-        limits=image_limits(settings),
+        settings=settings,
         stopping=lambda: board.draining or bool(asked),
         begin=asked.clear,
     )

@@ -10,35 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from audit.errors import EngineFault, OutOfDeviceMemory, Permanent, PoisonedProcess
 from audit.pair import Pair
 from audit.verdict import Failure, Outcome, Scores, Verdict
-from worker.captions import clean_text
+from worker.captions import clean_premise, clean_text
 from worker.engines.base import Engine, EngineCard, Question
-
-
-class Picture(Protocol):
-    """A decoded picture."""
-
-    @property
-    def image(self) -> Any:
-        """RGB pixels."""
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """What was changed to read it."""
-
-
-class Pictures(Protocol):
-    """Where pictures come from."""
-
-    def read(self, reference: str) -> bytes:
-        """The file's bytes; raises BadImage."""
-
-    def decode(self, data: bytes, *, name: str) -> Picture:
-        """Upright RGB pixels; raises BadImage."""
+from worker.pictures import Pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,23 +88,20 @@ def look(pair: Pair, *, desk: Desk, pictures: Pictures) -> Looked | Outcome:
     image_sha256: str | None = None
     try:
         caption = clean_text(pair.caption, field="caption", max_chars=desk.max_caption_chars)
-        premise = clean_text(pair.premise or "", field="premise", max_chars=desk.max_caption_chars)
-        text_flags = desk.engine.text_flags(caption.text, premise.text or None)
-        data = pictures.read(pair.image)
-        image_sha256 = hashlib.sha256(data).hexdigest()
-        key = content_key(image_sha256, caption.text, premise.text or None, desk.engine.card)
+        cleaned = clean_premise(pair.premise, max_chars=desk.max_caption_chars)
+        premise, premise_flags = (cleaned.text, cleaned.flags) if cleaned else (None, ())
+        text_flags = desk.engine.text_flags(caption.text, premise)
+        picture = pictures(pair.image)
+        image_sha256 = picture.sha256
+        key = content_key(image_sha256, caption.text, premise, desk.engine.card)
         scores = desk.remember(key)
-        flags = (*caption.flags, *premise.flags, *text_flags)
         question = None
-        # A remembered pair is decoded too when nothing else tells its picture's flags: correctness before speed.
-        decoded = pictures.decode(data, name=pair.image)
         if scores is None:
-            question = Question(
-                image=desk.engine.prepare(decoded.image), caption=caption.text, premise=premise.text or None
-            )
+            image = desk.engine.prepare(picture.image)
+            question = Question(image=image, caption=caption.text, premise=premise)
         return Looked(
             pair=pair,
-            flags=tuple(dict.fromkeys((*decoded.flags, *flags))),
+            flags=tuple(dict.fromkeys((*picture.flags, *caption.flags, *premise_flags, *text_flags))),
             image_sha256=image_sha256,
             content_key=key,
             decode_ms=(time.perf_counter() - began) * 1000,

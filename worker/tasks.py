@@ -12,16 +12,17 @@ from typing import NoReturn, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from audit.errors import EngineFault, LedgerUnavailable, PoisonedProcess
+from audit.errors import EngineFault, LedgerUnavailable, PoisonedProcess, Transient
 from audit.message import ChunkMessage
 from audit.pair import Pair, Row
+from audit.settings import Settings
 from audit.verdict import Failure, Outcome
 from db.claim import Refusal, claim
 from db.engine import Database
 from db.lease import Claim, Claimant, mark, release
 from db.record import Recorded, record
 from worker.judging import Desk, Looked, judge_pairs, look, settle
-from worker.pictures import CarefulPictures, FilePictures, ImageLimits
+from worker.pictures import CarefulPictures, Pictures, quick_pictures
 from worker.telemetry import logger
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ class Office:
     database: Database
     claimant: Claimant
     desk: Desk
-    limits: ImageLimits
+    settings: Settings
     stopping: Callable[[], bool]
     begin: Callable[[], None]
 
@@ -93,15 +94,15 @@ def judge_chunk(message: ChunkMessage, office: Office) -> Ending:
 
 def _judge_at_full_speed(held: Claim, office: Office) -> Ending:
     """Judge in micro-batches, commit what is judged every third of a lease, which renews it."""
-    pictures = FilePictures(root=held.image_root, limits=office.limits)
     unsaved: list[Outcome] = []
     saved_at = time.monotonic()
     try:
-        for outcomes in judge_pairs(held.pairs, desk=office.desk, pictures=pictures, stopping=office.stopping):
-            unsaved += outcomes
-            if time.monotonic() - saved_at > held.claimant.lease_s / 3:
-                _save(office, held, unsaved)
-                unsaved, saved_at = [], time.monotonic()
+        with quick_pictures(held.image_root, office.settings) as pictures:
+            for outcomes in judge_pairs(held.pairs, desk=office.desk, pictures=pictures, stopping=office.stopping):
+                unsaved += outcomes
+                if time.monotonic() - saved_at > held.claimant.lease_s / 3:
+                    _save(office, held, unsaved)
+                    unsaved, saved_at = [], time.monotonic()
     except SoftTimeLimitExceeded:
         _give_back_and_leave(held, office, unsaved, "soft time limit")
     except (PoisonedProcess, LedgerUnavailable, _TakenOver) as error:
@@ -123,7 +124,7 @@ def _judge_carefully(held: Claim, office: Office) -> Ending:
     """One pair at a time: a committed marker before it, its outcome after it; suspects last."""
     ordered = sorted(held.pairs, key=lambda pair: (pair.row in held.suspects, pair.row))
     try:
-        with CarefulPictures(root=held.image_root, limits=office.limits) as pictures:
+        with CarefulPictures(held.image_root, office.settings) as pictures:
             for pair in ordered:
                 if office.stopping():
                     break
@@ -132,19 +133,21 @@ def _judge_carefully(held: Claim, office: Office) -> Ending:
         _give_back_and_leave(held, office, [], "soft time limit")
     except PoisonedProcess as error:
         _leave(f"process is poisoned: {error.detail}")  # with its marker standing: it may be the pair's doing
-    except EngineFault as error:
-        _give_back_and_leave(held, office, [], f"engine is sick: {error.detail}")
+    except (LedgerUnavailable, _TakenOver):
+        raise
+    except Transient as error:  # a sick engine, or no process to decode in
+        _give_back_and_leave(held, office, [], f"no pair's fault: {error}")
     return _close(held, office, [])
 
 
-def _one_carefully(held: Claim, office: Office, pair: Pair, pictures: CarefulPictures) -> Outcome:
+def _one_carefully(held: Claim, office: Office, pair: Pair, pictures: Pictures) -> Outcome:
     try:
         _mark(held, office, pair.row, "decode")
         looked = look(pair, desk=office.desk, pictures=pictures)
         if isinstance(looked, Looked):
             _mark(held, office, pair.row, "judge")
             return settle([looked], desk=office.desk)[0]
-    except (SoftTimeLimitExceeded, EngineFault, LedgerUnavailable, _TakenOver):
+    except (SoftTimeLimitExceeded, Transient, _TakenOver):
         raise
     except MemoryError:
         return Outcome(
