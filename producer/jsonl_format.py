@@ -55,22 +55,30 @@ def _records(lines: Lines) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 def _parse(line: str) -> dict[str, Any] | str:
     try:
-        value = json.loads(line, object_pairs_hook=_unique)
+        value = json.loads(line.rstrip("\r\n"), object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         return f"this is no JSON (column {error.colno}: {error.msg})"
-    except ValueError as error:  # a key twice, or a number of thousands of digits
-        return f"{error}".partition(";")[0]
+    except _KeyTwice as error:
+        return f"the key {error.key[:40]!a} is there twice"
+    except ValueError:  # Python's own guard; reading such a number takes time that grows with its square
+        return "it holds a number of more than 4,300 digits"
     except RecursionError:
         return TOO_DEEP
     return value if isinstance(value, dict) else "this is JSON, but no object"
 
 
+class _KeyTwice(Exception):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
 def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(items)
-    if len(value) != len(items):
-        seen: set[str] = set()
-        repeated = next(name for name, _ in items if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {repeated[:40]!a} is there twice")
+    value: dict[str, Any] = {}
+    for key, held in items:
+        if key in value:
+            raise _KeyTwice(key)
+        value[key] = held
     return value
 
 

@@ -7,12 +7,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import BinaryIO
 
 from audit.errors import ManifestInvalid, UsageError
-from db.codec import escape
 from db.register_pairs import Entry
 from producer.csv_format import count_csv, csv_entries
 from producer.jsonl_format import count_jsonl, jsonl_entries
@@ -20,6 +19,7 @@ from producer.lines import Lines
 from producer.rows import ColumnNames
 
 STDIN = "-"
+CHANGED = "the file changed while it was read; nothing of it was submitted"
 
 
 class Format(StrEnum):
@@ -49,10 +49,13 @@ class Manifest:
     def entries(self, *, start_row: int = 0) -> Iterator[Entry]:
         """Rows in order from `start_row` on. Raises ManifestInvalid at the end if the bytes are not those of before."""
         lines = Lines(self.file, max_bytes=self.max_line_bytes)
-        if self.format is Format.JSONL:
-            yield from jsonl_entries(lines, self.columns, start_row=start_row)
-        else:
-            yield from csv_entries(lines, self.columns, delimiter=_delimiter(self.format), start_row=start_row)
+        try:
+            if self.format is Format.JSONL:
+                yield from jsonl_entries(lines, self.columns, start_row=start_row)
+            else:
+                yield from csv_entries(lines, self.columns, delimiter=_delimiter(self.format), start_row=start_row)
+        except OSError as error:
+            raise ManifestInvalid("manifest_invalid", f"{self.name}: {error.strerror}") from None
         if lines.sha256 != self.sha256:
             raise _changed(self.name)
 
@@ -79,32 +82,37 @@ def open_manifest(
     _check_columns(columns)
     file_format = file_format or _format_of(path)
     with _opened(path) as file:
-        state = _state(file)
-        lines = Lines(file, max_bytes=max_line_bytes)
-        try:
-            rows = _count(lines, file_format, columns)
-            if rows == 0:
-                raise ManifestInvalid("manifest_invalid", "line 1: there is a header and no row")
-            if _state(file) != state:
-                raise _changed(path)
-        except ManifestInvalid as error:
-            raise ManifestInvalid(error.code, f"{escape(path)}: {error.detail}") from None
-        yield Manifest(
-            name="stdin" if path == STDIN else str(escape(os.path.basename(path))),
+        opened = Manifest(
+            name="stdin" if path == STDIN else _shown(os.path.basename(path)),
             format=file_format,
             columns=columns,
-            rows=rows,
-            sha256=lines.sha256,
+            rows=0,
+            sha256="",
             file=file,
             max_line_bytes=max_line_bytes,
-            state=state,
+            state=_state(file),
         )
+        try:
+            checked = _read_through(opened)
+        except ManifestInvalid as error:
+            raise ManifestInvalid(error.code, f"{_shown(path)}: {error.detail}") from None
+        except OSError as error:
+            raise ManifestInvalid("manifest_invalid", f"{_shown(path)}: {error.strerror}") from None
+        yield checked
 
 
-def _count(lines: Lines, file_format: Format, columns: ColumnNames) -> int:
-    if file_format is Format.JSONL:
-        return count_jsonl(lines, columns)
-    return count_csv(lines, columns, delimiter=_delimiter(file_format))
+def _read_through(manifest: Manifest) -> Manifest:
+    """The first pass: the manifest with the number of its rows and its hash."""
+    lines = Lines(manifest.file, max_bytes=manifest.max_line_bytes)
+    if manifest.format is Format.JSONL:
+        rows = count_jsonl(lines, manifest.columns)
+    else:
+        rows = count_csv(lines, manifest.columns, delimiter=_delimiter(manifest.format))
+    if rows == 0:
+        raise ManifestInvalid("manifest_invalid", "line 1: there is a header and no row")
+    if _state(manifest.file) != manifest.state:
+        raise ManifestInvalid("manifest_invalid", CHANGED)
+    return replace(manifest, rows=rows, sha256=lines.sha256)
 
 
 def _delimiter(file_format: Format) -> str:
@@ -121,7 +129,7 @@ def _format_of(path: str) -> Format:
     ending = os.path.splitext(path)[1].lower()
     if ending not in FORMATS:
         known = ", ".join(FORMATS)
-        raise UsageError("unknown_format", f"{escape(path)}: the name does not end in {known}: say which format it is")
+        raise UsageError("unknown_format", f"{_shown(path)}: the name does not end in {known}: say which format it is")
     return FORMATS[ending]
 
 
@@ -129,20 +137,29 @@ def _format_of(path: str) -> Format:
 def _opened(path: str) -> Iterator[BinaryIO]:
     if path == STDIN:
         with tempfile.TemporaryFile(prefix="caption-audit-") as spool:
-            shutil.copyfileobj(sys.stdin.buffer, spool)
+            try:
+                shutil.copyfileobj(sys.stdin.buffer, spool)
+                spool.flush()
+            except OSError as error:
+                raise ManifestInvalid("manifest_invalid", f"standard input: {error.strerror}") from None
             yield spool
         return
-    shown = escape(path)
+    shown = _shown(path)
     try:
         # A FIFO without a writer would block the opening for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise ManifestInvalid("manifest_invalid", f"{shown}: {reason}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ManifestInvalid("manifest_invalid", f"{shown}: not a regular file (pipe a stream to `-`)")
     with open(descriptor, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ManifestInvalid("manifest_invalid", f"{shown}: not a regular file (pipe a stream to `-`)")
         yield file
+
+
+def _shown(path: str) -> str:
+    return path if path.isprintable() else repr(path)
 
 
 def _state(file: BinaryIO) -> tuple[int, int]:
