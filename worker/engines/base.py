@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from audit.verdict import Scores
+from audit.verdict import Label, Scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,10 @@ class Engine(Protocol):
 
     def prepare(self, image: Any) -> Any:
         """Pixels as the model wants them, from an RGB picture; safe to call in several threads at once."""
+        ...
+
+    def known_answers(self) -> Sequence[tuple[Question, Label]]:
+        """Questions whose labels are known, for the canary; empty when the model brings none."""
         ...
 
     def judge(self, questions: Sequence[Question]) -> list[Scores]:

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.errors import ModelRefused
+from worker.engines.canary import FILE as CANARY
+from worker.engines.canary import KnownAnswer, read_known_answers
 from worker.engines.ofa_spec import MAX_JSON_BYTES, OfaSpec, answers_file, read_json, read_spec
 from worker.engines.weights_file import WeightsFile, inspect_weights
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TEXTS = ("configuration.json", "config.json", "vocab.json", "merges.txt")
 CHECKSUMS = "SHA256SUMS"
-CANARY = "canary.json"
 CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 
 
@@ -39,12 +40,14 @@ class ModelFiles:
     """A directory that was inspected; plain values, so that it can be handed to child processes.
 
     `sha256` and `stamps` are by file name; `revision` is short and changes with any byte that can change an answer.
+    `known_answers` are the questions of canary.json, if the directory brings one.
     """
 
     directory: Path
     name: str
     spec: OfaSpec
     weights: WeightsFile
+    known_answers: tuple[KnownAnswer, ...]
     sha256: Mapping[str, str]
     stamps: Mapping[str, FileStamp]
     revision: str
@@ -61,11 +64,12 @@ def inspect_model(directory: Path, *, name: str | None = None) -> ModelFiles:
         raise ModelRefused("model_file", f"{directory}: no such directory")
     used = _used_files(directory)
     listed = _listed(directory)
-    for file in (*used, *listed):
+    canary = _canary_files(directory)
+    for file in (*used, *canary, *listed):
         _check_regular(directory, file)
-    stamps = {file: _stamp(directory / file) for file in {*used, *listed}}
+    stamps = {file: _stamp(directory / file) for file in {*used, *canary, *listed}}
     sha256 = {file: _sha256(directory / file) for file in sorted(stamps)}
-    _compare(directory, used, listed, sha256)
+    _compare(directory, [*used, *canary], listed, sha256)
     spec = read_spec(directory, read_json(directory / "configuration.json"))
     weights = inspect_weights(directory / next(file for file in used if file in WEIGHTS))
     _check_embedding(directory, spec, weights)
@@ -74,6 +78,7 @@ def inspect_model(directory: Path, *, name: str | None = None) -> ModelFiles:
         name=name or directory.name,
         spec=spec,
         weights=weights,
+        known_answers=read_known_answers(directory),
         sha256=sha256,
         stamps=stamps,
         revision=hashlib.sha256("\n".join(f"{sha256[file]} {file}" for file in used).encode()).hexdigest()[:12],
@@ -115,9 +120,16 @@ def _used_files(directory: Path) -> list[str]:
         raise ModelRefused("model_file", f"{directory}: neither {' nor '.join(WEIGHTS)} is there{hint}")
     configuration = read_json(directory / "configuration.json")
     answers = answers_file(configuration, directory / "configuration.json")
-    extra = [CANARY] if os.path.lexists(directory / CANARY) else []
     # safetensors wins when both are there, as in modelscope.
-    return [*TEXTS, answers, weights[0], *extra]
+    return [*TEXTS, answers, weights[0]]
+
+
+def _canary_files(directory: Path) -> list[str]:
+    """canary.json and its pictures, or nothing."""
+    if not os.path.lexists(directory / CANARY):
+        return []
+    _check_regular(directory, CANARY)
+    return [CANARY, *(known.image_file for known in read_known_answers(directory))]
 
 
 def _check_regular(directory: Path, file: str) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from audit.errors import AuditError, BadCaption, EngineFault, OutOfDeviceMemory, PoisonedProcess
-from audit.verdict import Scores
+from audit.verdict import Label, Scores
 from worker.engines.base import EngineCard, Question
 from worker.engines.model_files import ModelFiles, check_unchanged
 from worker.engines.ofa_text import CLEAN_UP, EOS, PAD, Reader, clean, is_blank
@@ -61,6 +61,7 @@ class OfaEngine:
             prompt=f"{CLEAN_UP} {spec.max_src_length} {spec.caption_prompt}|{spec.premise_prompt}",
             preprocessing=f"rgb bicubic {spec.patch_image_size} mean {spec.mean[0]} std {spec.std[0]}",
         )
+        self._files = files
         self._spec = spec
         self._reader = reader
         self._device = torch.device(device)
@@ -100,6 +101,14 @@ class OfaEngine:
         side = self._spec.patch_image_size
         return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
 
+    def known_answers(self) -> list[tuple[Question, Label]]:
+        """Return the questions of the directory's canary.json, with pictures read and prepared."""
+        known = []
+        for entry in self._files.known_answers:
+            with Image.open(self._files.directory / entry.image_file) as picture:
+                known.append((Question(image=self.prepare(picture), caption=entry.caption), entry.label))
+        return known
+
     def judge(self, questions: Sequence[Question]) -> list[Scores]:
         """Return one Scores a question, in order; raises EngineFault, OutOfDeviceMemory or PoisonedProcess."""
         return [_scores(logits) for logits in self.logits(questions)]
@@ -118,6 +127,10 @@ class OfaEngine:
             # Outside the except block: the error's frames hold the batch's tensors until it is forgotten.
             raise fault
         return [Logits(*row) for row in rows]
+
+    def token_ids(self, question: Question) -> tuple[int, ...]:
+        """Return the ids that the decoder's prefix is made of: <s> and the question, without </s>."""
+        return self._reader.read(question.caption, question.premise).ids[:-1]
 
     def _ids(self, questions: Sequence[Question]) -> torch.Tensor:
         """(B, T) ids, padded on the right."""

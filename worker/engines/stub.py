@@ -62,6 +62,10 @@ class StubEngine:
         small = image.resize((4, 4))
         return bytes(small.tobytes())
 
+    def known_answers(self) -> list[tuple[Question, Label]]:
+        """Return nothing: a fake knows no answers."""
+        return []
+
     def judge(self, questions: Sequence[Question]) -> list[Scores]:
         """Obey the captions' orders one after another, then wait pair_s for each question."""
         for question in questions:

@@ -56,7 +56,7 @@ CONFIGURATION: dict[str, Any] = {
         "beam_search": {"beam_size": 3},
     },
     "preprocessor": {"type": "ofa-tasks-preprocessor"},
-    "pipeline": {"type": "ofa-visual-entailment"},
+    "pipeline": {"type": "visual-entailment"},
 }
 COMPUTED = ("rp_bucket", "image_position_idx")
 Edit = Callable[[dict[str, Any]], object]
