@@ -168,6 +168,4 @@ def _state(file: BinaryIO) -> tuple[int, int]:
 
 
 def _changed(name: str) -> ManifestInvalid:
-    return ManifestInvalid(
-        "manifest_invalid", f"{escape(name)}: the file changed while it was read; nothing is submitted"
-    )
+    return ManifestInvalid("manifest_invalid", f"{name}: {CHANGED}")
