@@ -64,6 +64,10 @@ class LocalRedis:
             time.sleep(0.02)
         return self.process
 
+    def died(self) -> bool:
+        """Whether it was started and has ended by itself."""
+        return self.process is not None and self.process.poll() is not None
+
     def stop(self) -> None:
         """Let it write what it holds, and leave."""
         if self.process is not None:

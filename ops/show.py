@@ -93,38 +93,39 @@ def summary(seen: "Progress", failures: Mapping[str, int]) -> list[str]:
 
 def batches_table(listed: Iterable["Progress"]) -> "Table":
     """The batches, one a line."""
-    table = _table("batch", "name", "state", "judged", "submitted", "flagged", "failed", "pairs/s", "left", "created")
+    shown = table("batch", "name", "state", "judged", "submitted", "flagged", "failed", "pairs/s", "left", "created")
     for seen in listed:
         rate = "" if not seen.rate else f"{seen.rate:.1f}"
         left = "" if seen.eta_s is None else duration(seen.eta_s)
         numbers = [f"{number:,}" for number in (seen.judged, seen.submitted, seen.flagged, seen.failed)]
-        add_row(table, str(seen.batch), seen.name, seen.state, *numbers, rate, left, iso(seen.created_at) or "")
-    return table
+        add_row(shown, str(seen.batch), seen.name, seen.state, *numbers, rate, left, iso(seen.created_at) or "")
+    return shown
 
 
 def outcomes_table(rows: Iterable["OutcomeRow"]) -> "Table":
     """Pairs with their labels and probabilities."""
-    table = _table("id", "image", "caption", "label", "p_no", "p_yes", "p_maybe")
+    shown = table("id", "image", "caption", "label", "p_no", "p_yes", "p_maybe")
     for row in rows:
         scores = ["" if value is None else f"{value:.3f}" for value in (row.p_no, row.p_yes, row.p_maybe)]
-        add_row(table, row.id, row.image, row.caption, row.label or "", *scores)
-    return table
+        add_row(shown, row.id, row.image, row.caption, row.label or "", *scores)
+    return shown
 
 
-def add_row(table: "Table", *cells: str) -> None:
+def add_row(shown: "Table", *cells: str) -> None:
     """Text as text: escaped, and never read as markup."""
     from rich.text import Text
 
-    table.add_row(*(Text(plain(cell)) for cell in cells))
+    shown.add_row(*(Text(plain(cell)) for cell in cells))
 
 
-def _table(*names: str) -> "Table":
+def table(*names: str) -> "Table":
+    """An empty table with these columns; numbers stand to the right."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     numeric = {"judged", "submitted", "flagged", "failed", "pairs/s", "left", "p_no", "p_yes", "p_maybe"}
     for name in names:
         right = name in numeric
-        table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
-    return table
+        made.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return made

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from audit.errors import LedgerUnavailable
@@ -20,17 +20,21 @@ PATIENCE_S = 60.0
 """How long a watcher waits for a ledger that does not answer: PostgreSQL restarts in less."""
 
 
-def follow(database: "Database", batch: BatchId, *, poll_s: float = 0.5) -> "Progress":
-    """Show progress until nothing more will change; returns the last state.
+def follow(
+    database: "Database", batch: BatchId, *, poll_s: float = 0.5, meanwhile: Callable[[], object] = lambda: None
+) -> "Progress":
+    """Show progress until nothing more will change; returns the last state. `meanwhile` is called at every look.
 
-    Raises UsageError for an unknown batch, LedgerUnavailable after a minute without an answer, KeyboardInterrupt.
+    Raises UsageError for an unknown batch, LedgerUnavailable after a minute without an answer, KeyboardInterrupt, and
+    what `meanwhile` raises.
     """
-    if sys.stderr.isatty():
-        return _bar(database, batch, poll_s)
-    return _lines(database, batch, poll_s)
+    states = _states(database, batch, poll_s, meanwhile)
+    return _bar(batch, states) if sys.stderr.isatty() else _lines(states)
 
 
-def _states(database: "Database", batch: BatchId, poll_s: float) -> Iterator["Progress"]:
+def _states(
+    database: "Database", batch: BatchId, poll_s: float, meanwhile: Callable[[], object]
+) -> Iterator["Progress"]:
     """The batch's progress now and then, the last one when it is finished."""
     from db.queries import progress
 
@@ -48,6 +52,7 @@ def _states(database: "Database", batch: BatchId, poll_s: float) -> Iterator["Pr
             yield seen
             if seen.finished:
                 return
+        meanwhile()
         time.sleep(poll_s)
 
 
@@ -58,9 +63,9 @@ def exit_status(seen: "Progress") -> int:
     return 3 if seen.failed else 0
 
 
-def _lines(database: "Database", batch: BatchId, poll_s: float) -> "Progress":
+def _lines(states: Iterator["Progress"]) -> "Progress":
     printed, line = -LINE_EVERY_S, ""
-    for seen in _states(database, batch, poll_s):
+    for seen in states:
         now = time.monotonic()
         changed = progress_line(seen) != line
         if seen.finished or (changed and now - printed >= LINE_EVERY_S):
@@ -69,7 +74,7 @@ def _lines(database: "Database", batch: BatchId, poll_s: float) -> "Progress":
     return seen
 
 
-def _bar(database: "Database", batch: BatchId, poll_s: float) -> "Progress":
+def _bar(batch: BatchId, states: Iterator["Progress"]) -> "Progress":
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = ("{task.description}", "{task.completed:,.0f}/{task.total:,.0f}", "{task.fields[detail]}")
@@ -77,7 +82,7 @@ def _bar(database: "Database", batch: BatchId, poll_s: float) -> "Progress":
     started = time.monotonic()
     with Progress(texts[0], BarColumn(bar_width=30), *texts[1:], console=console(stderr=True)) as bar:
         task = bar.add_task(f"batch {batch}", total=1, detail="")
-        for seen in _states(database, batch, poll_s):
+        for seen in states:
             detail = _detail(seen, waited_s=time.monotonic() - started)
             bar.update(task, total=seen.submitted - seen.cancelled, completed=seen.judged, detail=detail)
     return seen

@@ -1,0 +1,124 @@
+"""The worker as a subprocess of `up`: started, watched, its log kept, its readiness and its last words read."""
+
+import json
+import logging
+import logging.handlers
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from audit.settings import Settings
+from ops import children
+from ops.text import one_line
+
+LOG_BYTES = 10_000_000
+LOG_FILES = 5
+HIDDEN_FIELDS = frozenset({"event", "level", "logger", "timestamp", "exception", "stack"})
+LEVELS_SHOWN = frozenset({"warning", "error", "critical"})
+EVENTS_SHOWN = frozenset({"worker ready"})
+LAST_WORDS = "caption-audit: "
+
+
+class WorkerProcess:
+    """One run of `caption-audit worker`; `show` gets the lines that a person should see."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], show: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._show = show
+        self.reason: str | None = None
+        self.started_at = time.time()
+        command = children.python_command("ops.cli", "worker")
+        fields = {"AUDIT_HOME": str(settings.home), **environ}
+        self.process = children.start(command, output=subprocess.PIPE, environ=children.python_environment(fields))
+        self._reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the worker's main process."""
+        return self.process.pid
+
+    def left(self) -> int | None:
+        """Its exit status once it has left, with all its lines read; negative for a signal."""
+        status = self.process.poll()
+        if status is not None:
+            self._reader.join(timeout=2.0)
+        return status
+
+    def slots_ready(self) -> tuple[int, int]:
+        """How many of its slots have proved their model by judging the canary pair, and how many there are."""
+        path = self._settings.home / "run" / f"worker-{self.pid}.json"
+        try:
+            if path.stat().st_mtime < self.started_at - 1:  # of an earlier process with this number
+                return 0, 0
+            told = json.loads(path.read_text())
+            return len(told["ready"]), int(told["slots"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0, 0
+
+    def is_ready(self) -> bool:
+        """Whether every slot can judge."""
+        ready, slots = self.slots_ready()
+        return 0 < slots <= ready
+
+    def ask_to_stop(self) -> None:
+        """TERM: it finishes or gives back what it holds."""
+        with suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+
+    def end(self) -> None:
+        """KILL, with all its pool processes."""
+        children.kill(self.pid)
+        self.process.wait()
+
+    def _read(self, stream: IO[bytes] | None) -> None:
+        if stream is None:
+            return
+        log = open_log(self._settings.home / "logs" / "worker.log")
+        for raw in stream:
+            line = raw.decode(errors="replace").rstrip("\n")
+            log.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
+            if line.startswith(LAST_WORDS):
+                self.reason = one_line(line.removeprefix(LAST_WORDS))
+            shown = human(line)
+            if shown:
+                self._show(shown)
+
+
+def human(line: str) -> str | None:
+    """A log line for a person: time, event and fields of what matters; None for the rest."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None  # last words are told when the process has left; anything else is in the log file
+    if not isinstance(event, dict):
+        return None
+    if event.get("level") not in LEVELS_SHOWN and event.get("event") not in EVENTS_SHOWN:
+        return None
+    fields = " ".join(f"{name}={value}" for name, value in event.items() if name not in HIDDEN_FIELDS)
+    return one_line(f"{time.strftime('%H:%M:%S')} {event.get('event')} {fields}".rstrip(), limit=300)
+
+
+class _QuietHandler(logging.handlers.RotatingFileHandler):
+    """Rotates by size; a full disk costs log lines, and nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """Do nothing."""
+
+
+def open_log(path: Path) -> logging.Logger:
+    """A logger that writes lines as they are to a file of bounded size."""
+    logger = logging.Logger(f"file {path}")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = _QuietHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
