@@ -100,6 +100,7 @@ def run_worker(settings: Settings) -> int:
         # Gossip and mingle tell workers of each other; ours meet in the ledger.
         without_gossip=True,
         without_mingle=True,
+        quiet=True,
     )
     worker.start()
     return int(worker.exitcode or 0)

@@ -54,10 +54,13 @@ class Lifecycle:
             sys.stderr.write(f"caption-audit: {error}\n")
             sys.stderr.flush()
             raise SystemExit(error.exit_status) from None
+        except Exception:  # Celery would log it and start a worker that can do nothing
+            log.exception("worker not started")
+            raise SystemExit(1) from None
 
     def _prepare(self, worker: Any) -> None:
         settings = self._settings
-        if "prefork" not in worker.pool_cls.__module__:
+        if "prefork" not in str(worker.pool_cls):  # a name here, or a class when another program starts us
             raise AuditError("bad_pool", "judging needs the prefork pool: leave -P / --pool away")
         slots = plan_slots(settings, os.environ)
         worker.concurrency = len(slots)
@@ -104,8 +107,13 @@ class Lifecycle:
             self._housekeeper.stop()
 
     def on_shutdown(self, **_: object) -> None:
-        """Main process, at the very end."""
+        """Main process, at the very end; a child's refusal decides the exit status, however Celery came to stop."""
         self._ready_file().unlink(missing_ok=True)
+        refusal = self._refusal() if self._workplace else None
+        if refusal is not None:
+            sys.stderr.write(f"caption-audit: {refusal[1]}\n")
+            sys.stderr.flush()
+            os._exit(refusal[0])
 
     def judge(self, body: Mapping[str, object]) -> str:
         """The task's body, in a pool process."""
@@ -119,20 +127,18 @@ class Lifecycle:
         return judge_chunk(message, self._office).value
 
     def _check_board(self) -> None:
-        workplace = self._require()
-        board, slots = workplace.board, len(workplace.slots)
-        refusal = board.refusal
-        if refusal is None and board.most_failed_loads(slots) >= LOAD_TRIES:
-            refusal = (EX_UNAVAILABLE, f"the model could not be loaded, {LOAD_TRIES} times: {board.reason}")
+        """In every round of housekeeping: leave when a child has found that it is no use going on."""
+        refusal = self._refusal()
         if refusal is not None:
-            self._leave(*refusal)
+            self._require().board.drain()
+            state.should_stop = refusal[0]  # Celery's main loop looks at it; messages stay queued
         self._write_ready_file()
 
-    def _leave(self, status: int, reason: str) -> None:
-        sys.stderr.write(f"caption-audit: {reason}\n")
-        sys.stderr.flush()
-        self._require().board.drain(now=True)
-        state.should_terminate = status  # Celery's main loop leaves with it; messages stay queued
+    def _refusal(self) -> tuple[int, str] | None:
+        board, slots = self._require().board, len(self._require().slots)
+        if board.refusal is None and board.most_failed_loads(slots) >= LOAD_TRIES:
+            return EX_UNAVAILABLE, f"the model could not be loaded, {LOAD_TRIES} times: {board.reason}"
+        return board.refusal
 
     def _ring(self, doorbells: list[Doorbell]) -> None:
         try:
