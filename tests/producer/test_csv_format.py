@@ -119,18 +119,23 @@ rows = st.lists(st.tuples(names, texts.filter(bool), texts, texts), min_size=1, 
 
 
 # With "\n" as its line end, the csv module forgets to quote a carriage return.
-dialects = st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\n", csv.QUOTE_ALL)])
+line_ends = st.sampled_from(["\r\n", "\n"])
 
 
-@given(rows=rows, tabs=st.booleans(), dialect=dialects, bom=st.booleans())
+@given(rows=rows, tabs=st.booleans(), line_end=line_ends, bom=st.booleans())
 def test_what_the_csv_module_writes_is_read_back(
-    rows: list[tuple[str, str, str, str]], tabs: bool, dialect: tuple[str, int], bom: bool
+    rows: list[tuple[str, str, str, str]], tabs: bool, line_end: str, bom: bool
 ) -> None:
     """Captions hold quotes, commas and newlines: none may be lost, moved or altered, whatever wrote the file."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "pairs"
         with path.open("w", newline="", encoding="utf-8-sig" if bom else "utf-8") as file:
-            writer = csv.writer(file, delimiter="\t" if tabs else ",", lineterminator=dialect[0], quoting=dialect[1])
+            writer = csv.writer(
+                file,
+                delimiter="\t" if tabs else ",",
+                lineterminator=line_end,
+                quoting=csv.QUOTE_MINIMAL if line_end == "\r\n" else csv.QUOTE_ALL,
+            )
             writer.writerow(["id", "image", "caption", "note"])
             writer.writerows(rows)
         entries = read(path, file_format=Format.TSV if tabs else Format.CSV)

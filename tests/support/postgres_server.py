@@ -53,9 +53,7 @@ class PostgresServer:
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
             if not _reachable_by_all(binaries):
-                shutil.copytree(binaries.parent, self.folder / "installed", symlinks=True)
-                binaries = self.folder / "installed" / "bin"
-                _open_to_all(binaries.parent)
+                binaries = _copied(binaries, self.folder / "installed")
         self.binaries = binaries
         self.port = _free_port()
         self._make_cluster()
@@ -147,7 +145,15 @@ def _reachable_by_all(path: Path) -> bool:
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in [resolved, *resolved.parents])
 
 
-def _open_to_all(folder: Path) -> None:
-    for path in [folder, *folder.rglob("*")]:
+def _copied(binaries: Path, target: Path) -> Path:
+    """Copy an installation to where everybody can run it, with the libraries that a wheel keeps beside its package."""
+    package = binaries.parent.parent
+    copy = target / package.name / binaries.parent.name
+    shutil.copytree(binaries.parent, copy, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, target / libraries.name)
+    for path in [target, *target.rglob("*")]:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+    return copy / "bin"
