@@ -59,11 +59,12 @@ def clean_text(text: str, *, field: str = "caption", max_chars: int) -> CleanTex
             CAPTION_TOO_LONG, f"the {field} has {len(text):,} characters, over {max_chars:,} (AUDIT_MAX_CAPTION_CHARS)"
         )
     _check_encoding(text, field)
-    cleaned = "".join(_replacement(text, index) for index in range(len(text)))
+    pieces = [_replacement(text, index) for index in range(len(text))]
+    cleaned = "".join(pieces)
     if not any(_draws(char) for char in cleaned):
-        raise BadCaption(CAPTION_EMPTY, f"the {field} has nothing in it that could be read: {show(text, 60)!s}")
+        raise BadCaption(CAPTION_EMPTY, f"the {field} has nothing in it that could be read: {show(text, 60)}")
     flags = []
-    if any(char not in _PLAIN_SPACE and _replacement(text, index) != char for index, char in enumerate(text)):
+    if any(piece != char for piece, char in zip(pieces, text, strict=True) if char not in _PLAIN_SPACE):
         flags.append(f"{field}_cleaned")
     if _mostly_foreign(cleaned):
         flags.append("language_unsupported" if field == "caption" else f"{field}_language_unsupported")

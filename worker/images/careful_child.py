@@ -59,11 +59,13 @@ def _confine(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (WRITTEN_BYTES, WRITTEN_BYTES))
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    # The worker's children ignore or handle these, and ignoring is inherited.
-    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGXCPU):
+    # What a worker's child ignores or blocks is inherited; these two must work.
+    for number in (signal.SIGALRM, signal.SIGXCPU):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A ctrl-C reaches the whole group; the parent decides.
+    # Ctrl-C and a service manager's TERM reach the whole group: dying of them would look like the picture's doing.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _arm(limit_s: float) -> None:

@@ -27,6 +27,7 @@ from audit.errors import BadImage
 from worker.images.codes import ANIMATED, FORMAT_MISMATCH, IMAGE_EMPTY, IMAGE_TOO_LARGE
 from worker.images.formats import inspect
 from worker.images.formats.jpeg import with_filler
+from worker.images.formats.png import lacks_rows
 from worker.images.header import Header, truncated, unsupported
 from worker.images.limits import ImageLimits, check_bytes, check_size
 from worker.images.names import contradicts
@@ -78,10 +79,8 @@ def decode(data: bytes, *, limits: ImageLimits, name: str | None = None, sha256:
 
 def _pixels(header: Header, limits: ImageLimits) -> tuple[Image.Image, list[str]]:
     image = _strictly(header, header.plain, limits)
-    if header.kind == "JPEG" and _suspicious(image, header):
-        filled = _strictly(header, with_filler(header.plain, header.end), limits)
-        if ImageChops.difference(image, filled).getbbox() is not None:
-            raise truncated("the JPEG's data ends early: its lower part is missing")
+    if _suspicious(image, header) and _ends_early(image, header, limits):
+        raise truncated(f"the {header.kind} picture's data ends early: its lower part is missing")
     try:
         return to_rgb(image, header)
     except _COMPLAINTS as error:
@@ -89,15 +88,28 @@ def _pixels(header: Header, limits: ImageLimits) -> tuple[Image.Image, list[str]
 
 
 def _suspicious(image: Image.Image, header: Header) -> bool:
-    """Whether the JPEG may lack data at its end, which libjpeg fills with middle grey and does not tell us.
+    """Whether data may be missing at the end, which libjpeg fills with middle grey, and Pillow's PNG reader with zeros.
 
-    The check costs a second decoding, so it is made only for those whose last pixel is that grey (and for the rare
-    CMYK), and for progressive ones, where the missing data shows nowhere in particular.
+    Neither tells, and to be sure costs a second decoding: so only pictures whose last pixel looks like that are
+    suspected, and those where the missing data shows nowhere in particular (progressive, interlaced, CMYK).
     """
+    if header.kind not in ("JPEG", "PNG"):
+        return False
     if header.progressive or image.mode == "CMYK":
         return True
     corner = image.getpixel((image.width - 1, image.height - 1))
-    return corner in (128, (128, 128, 128))
+    values = set(corner) if isinstance(corner, tuple) else {corner}
+    return values == ({128} if header.kind == "JPEG" else {0})
+
+
+def _ends_early(image: Image.Image, header: Header, limits: ImageLimits) -> bool:
+    if header.kind == "PNG":
+        try:
+            return lacks_rows(header.plain)
+        except zlib.error:
+            return True
+    filled = _strictly(header, with_filler(header.plain, header.end), limits)
+    return ImageChops.difference(image, filled).getbbox() is not None
 
 
 _guard = threading.Lock()

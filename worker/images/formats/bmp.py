@@ -2,11 +2,13 @@
 
 import struct
 
-from worker.images.header import Header, truncated
+from worker.images.header import Header, too_much_work, truncated
 
 HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 """Lengths that the second header may have; two letters alone (`BM`) would also accept a text that begins so."""
-RAW, BITFIELDS, ALPHABITFIELDS = 0, 3, 6
+RAW, RLE8, RLE4, BITFIELDS, ALPHABITFIELDS = 0, 1, 2, 3, 6
+MAX_RUN_BYTES = 4_000_000
+"""Pillow unpacks runs in Python: 0.4 s a megabyte. Runs are for drawings, which are far smaller."""
 
 
 def accepts(data: bytes) -> bool:
@@ -32,6 +34,8 @@ def inspect(data: bytes) -> Header:
     row = (width * bits + 31) // 32 * 4
     if compression in (RAW, BITFIELDS, ALPHABITFIELDS) and offset + row * height > len(data) and width * height > 0:
         _refuse_unless_huge(width, height)
+    if compression in (RLE8, RLE4) and len(data) - offset > MAX_RUN_BYTES:
+        raise too_much_work(f"a BMP with over {MAX_RUN_BYTES:,} bytes of runs (RLE)")
     return Header(kind="BMP", width=width, height=height, plain=data)
 
 
