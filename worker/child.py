@@ -40,7 +40,7 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
     slot = workplace.slots[slot_number % len(workplace.slots)]
     configure_logs(settings.log_level)
     board.started(slot_number, os.getpid())
-    asked = _watch_term(board)
+    asked: list[int] = []
     try:
         engine = load_engine(workplace.model, settings, slot)
     except ModelRefused as error:
@@ -63,7 +63,7 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
         desk=make_desk(engine, settings, slot, remember),
         settings=settings,
         stopping=lambda: board.draining or bool(asked),
-        begin=asked.clear,
+        begin=lambda: _watch_term(board, asked),
     )
     board.proved(slot_number, os.getpid())
     return office
@@ -83,21 +83,20 @@ def _forgetting(_key: str) -> Scores | None:
     return None
 
 
-def _watch_term(board: Board) -> list[int]:
-    """A group kill reaches the children too: they give back what they hold, and leave when the main process says so.
+def _watch_term(board: Board, asked: list[int]) -> None:
+    """Note a SIGTERM instead of dying of it: a group kill reaches the children too, in the middle of a pair.
 
-    Celery has reset the signal to its default, which would kill a child in the middle of a pair. Returns the list that
-    a signal is noted in.
+    Called as each chunk begins: billiard sets its own handler after worker_process_init, and a signal that met no
+    chunk is to be forgotten.
     """
-    asked: list[int] = []
 
     def handler(number: int, _frame: FrameType | None) -> None:
         if board.leave_now:
             os._exit(0)
         asked.append(number)
 
+    asked.clear()
     signal.signal(signal.SIGTERM, handler)
-    return asked
 
 
 def _leave(why: str) -> None:

@@ -1,0 +1,179 @@
+"""Processes that die, hang, leak or are told to stop: what the ledger promises holds after each."""
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from audit.settings import Settings
+from db.queries import progress
+from tests.support.manifests import draw, write_csv
+from tests.support.running import (
+    changed,
+    check_promises,
+    finished,
+    ledger,
+    results,
+    running,
+    submitted,
+    told,
+)
+from tests.support.waiting import wait_until
+
+
+def manifest(folder: Path, captions: Sequence[str]) -> Path:
+    """One picture, many captions; the stub engine obeys what they say."""
+    draw(folder / "red.png")
+    rows = [(f"p{number}", "red.png", caption) for number, caption in enumerate(captions)]
+    return write_csv(folder / "pairs.csv", rows)
+
+
+@pytest.fixture
+def quick(sqlite_settings: Settings) -> Settings:
+    """Short leases, one slot, so that a death is noticed soon."""
+    return changed(
+        sqlite_settings, devices="cpu", lease_s=3, pair_limit_s=2, feed_every_s=0.2, resend_s=2, chunk_pairs=8
+    )
+
+
+def test_a_killed_child_costs_nothing_but_time(quick: Settings, tmp_path: Path) -> None:
+    """Kill -9 in the middle of a chunk: everything is judged, nobody is blamed, the attempt is counted."""
+    batch = submitted(quick, manifest(tmp_path, [f"stub:sleep=0.2 stub:yes {n}" for n in range(8)]))
+    with running(quick, tmp_path) as worker, ledger(quick) as database:
+        wait_until(lambda: progress(database, batch).state == "running", timeout_s=60, what="a claim")
+        worker.children()[0].kill()
+        finished(quick, batch, watch=worker)
+    assert set(results(quick, batch).values()) == {"Yes"}
+    assert {row.attempt for row in told(quick, batch).values()} == {2}
+    check_promises(quick, batch)
+
+
+def test_a_killed_worker_is_replaced_without_waiting_for_redis(quick: Settings, tmp_path: Path) -> None:
+    """The whole group dies; the next worker does not wait an hour for Redis's visibility timeout."""
+    batch = submitted(quick, manifest(tmp_path, [f"stub:sleep=0.2 stub:yes {n}" for n in range(20)]))
+    with running(quick, tmp_path) as worker, ledger(quick) as database:
+        wait_until(lambda: progress(database, batch).state == "running", timeout_s=60, what="a claim")
+        worker.kill()
+    with running(quick, tmp_path) as worker:
+        finished(quick, batch, timeout_s=60, watch=worker)
+    assert set(results(quick, batch).values()) == {"Yes"}
+    check_promises(quick, batch)
+
+
+def test_a_pair_that_kills_its_process_is_named_and_its_neighbours_are_judged(quick: Settings, tmp_path: Path) -> None:
+    """One poisonous pair of eight: seven verdicts, one failure that names it, and no loop."""
+    captions = ["stub:yes"] * 8
+    captions[3] = "stub:kill"
+    batch = submitted(quick, manifest(tmp_path, captions))
+    with running(quick, tmp_path) as worker:
+        finished(quick, batch, watch=worker)
+    expected = {f"p{n}": "Yes" for n in range(8)} | {"p3": "worker_died"}
+    assert results(quick, batch) == expected
+    check_promises(quick, batch)
+
+
+def test_a_pair_that_hangs_in_native_code_is_timed_out(quick: Settings, tmp_path: Path) -> None:
+    """No signal handler runs while C code holds the GIL: the process is killed from outside and the pair is named."""
+    captions = ["stub:yes"] * 4
+    captions[1] = "stub:hang"
+    batch = submitted(quick, manifest(tmp_path, captions))
+    with running(quick, tmp_path) as worker:
+        finished(quick, batch, watch=worker)
+    assert results(quick, batch) == {"p0": "Yes", "p1": "timed_out", "p2": "Yes", "p3": "Yes"}
+    check_promises(quick, batch)
+
+
+def test_the_hard_limit_alone_names_a_hanging_pair_too(quick: Settings, tmp_path: Path) -> None:
+    """With a lease that is longer than the hard limit it is Celery that kills."""
+    slow = changed(quick, lease_s=60, soft_limit_s=1.5, hard_limit_s=3)
+    batch = submitted(slow, manifest(tmp_path, ["stub:yes", "stub:hang"]))
+    with running(slow, tmp_path) as worker:
+        finished(slow, batch, watch=worker)
+    assert results(slow, batch) == {"p0": "Yes", "p1": "timed_out"}
+    check_promises(slow, batch)
+
+
+def test_the_soft_limit_blames_no_pair(quick: Settings, tmp_path: Path) -> None:
+    """A chunk that is too much for its limit keeps what is judged and goes on with the rest."""
+    slow = changed(quick, lease_s=60, soft_limit_s=2, hard_limit_s=30)
+    batch = submitted(slow, manifest(tmp_path, [f"stub:sleep=0.5 stub:no {n}" for n in range(8)]))
+    with running(slow, tmp_path) as worker:
+        finished(slow, batch, watch=worker)
+        assert worker.events("worker process leaves")[0]["reason"] == "soft time limit"
+    assert set(results(slow, batch).values()) == {"No"}
+    assert check_promises(slow, batch).flagged == 8
+
+
+def test_sigterm_gives_the_rest_back_without_charging_the_attempt(quick: Settings, tmp_path: Path) -> None:
+    """A deploy in the middle of a chunk loses nothing and counts as nobody's death."""
+    batch = submitted(quick, manifest(tmp_path, [f"stub:sleep=0.3 stub:yes {n}" for n in range(8)]))
+    with running(quick, tmp_path) as worker, ledger(quick) as database:
+        wait_until(lambda: progress(database, batch).judged, timeout_s=60, what="a first commit")
+        assert worker.stop() == 0
+        half = progress(database, batch)
+        assert half.chunks.get("running", 0) == 0
+        assert 0 < half.judged < 8
+    with running(quick, tmp_path) as worker:
+        finished(quick, batch, watch=worker)
+    assert {row.attempt for row in told(quick, batch).values()} == {1}
+    assert set(results(quick, batch).values()) == {"Yes"}
+    check_promises(quick, batch)
+
+
+def test_a_group_kill_with_sigterm_is_a_clean_stop_too(quick: Settings, tmp_path: Path) -> None:
+    """Service managers signal every process of the group; children must not die in the middle of a pair."""
+    batch = submitted(quick, manifest(tmp_path, [f"stub:sleep=0.3 stub:yes {n}" for n in range(8)]))
+    with running(quick, tmp_path) as worker, ledger(quick) as database:
+        wait_until(lambda: progress(database, batch).judged, timeout_s=60, what="a first commit")
+        os.killpg(worker.process.pid, signal.SIGTERM)
+        assert worker.process.wait(timeout=60) == 0
+        assert progress(database, batch).chunks.get("running", 0) == 0
+    with running(quick, tmp_path) as worker:
+        finished(quick, batch, watch=worker)
+    assert {row.attempt for row in told(quick, batch).values()} == {1}
+    check_promises(quick, batch)
+
+
+def test_children_are_recycled_although_the_model_loads_for_long(quick: Settings, tmp_path: Path) -> None:
+    """Celery's default kills a replacement that is silent for 4 s, for ever; a model takes longer than that."""
+    slow = changed(quick, stub_load_s=10, max_tasks_per_child=1, chunk_pairs=4)
+    batch = submitted(slow, manifest(tmp_path, [f"stub:yes {n}" for n in range(12)]))
+    with running(slow, tmp_path) as worker:
+        finished(slow, batch, watch=worker, timeout_s=120)
+        assert len(worker.events("model proved")) >= 3
+        assert worker.events("worker process leaves") == []
+    assert {row.attempt for row in told(slow, batch).values()} == {1}
+    check_promises(slow, batch)
+
+
+def test_a_sick_engine_releases_its_chunk_and_leaves(quick: Settings, tmp_path: Path) -> None:
+    """A poisoned process (a CUDA error) must not judge on; a pair that does it every time is named in the end."""
+    batch = submitted(quick, manifest(tmp_path, ["stub:yes", "stub:poison", "stub:yes"]))
+    with running(quick, tmp_path) as worker:
+        finished(quick, batch, watch=worker)
+    assert results(quick, batch) == {"p0": "Yes", "p1": "worker_died", "p2": "Yes"}
+    check_promises(quick, batch)
+
+
+def test_scores_that_are_not_finite_are_a_failure_never_a_label(quick: Settings, tmp_path: Path) -> None:
+    """The engine still judges the canary, so the pair is at fault, alone."""
+    batch = submitted(
+        changed(quick, micro_batch=4), manifest(tmp_path, ["stub:yes", "stub:nan", "stub:no", "stub:yes"])
+    )
+    with running(changed(quick, micro_batch=4), tmp_path) as worker:
+        finished(quick, batch, watch=worker)
+    assert results(quick, batch) == {"p0": "Yes", "p1": "engine_failed", "p2": "No", "p3": "Yes"}
+    assert {row.attempt for row in told(quick, batch).values()} == {1}
+
+
+def test_out_of_device_memory_halves_the_batch(quick: Settings, tmp_path: Path) -> None:
+    """What does not fit together fits in halves; what does not fit alone is a failure of its own."""
+    eight = changed(quick, micro_batch=8)
+    batch = submitted(eight, manifest(tmp_path, ["stub:oom>2 stub:yes", "stub:oom>0", *["stub:no"] * 6]))
+    with running(eight, tmp_path) as worker:
+        finished(eight, batch, watch=worker)
+    labels = results(eight, batch)
+    assert (labels["p0"], labels["p1"], labels["p7"]) == ("Yes", "out_of_device_memory", "No")
+    check_promises(eight, batch)
