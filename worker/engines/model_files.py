@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,14 +62,17 @@ def inspect_model(directory: Path, *, name: str | None = None) -> ModelFiles:
     directory = Path(os.path.realpath(directory))
     if not directory.is_dir():
         raise ModelRefused("model_file", f"{directory}: no such directory")
+    # Checksums first: a damaged file is better called damaged than malformed.
+    stamps, sha256 = _check_listed(directory)
+    listed = set(sha256)
     used = _used_files(directory)
-    listed = _listed(directory)
-    canary = _canary_files(directory)
-    for file in (*used, *canary, *listed):
+    needed = [*used, *_canary_files(directory)]
+    for file in needed:
         _check_regular(directory, file)
-    stamps = {file: _stamp(directory / file) for file in {*used, *canary, *listed}}
-    sha256 = {file: _sha256(directory / file) for file in sorted(stamps)}
-    _compare(directory, [*used, *canary], listed, sha256)
+        if listed and file not in listed:
+            raise ModelRefused("model_checksum", f"{directory / file}: {CHECKSUMS} does not list it")
+        stamps.setdefault(file, _stamp(directory / file))
+        sha256[file] = sha256.get(file) or _sha256(directory / file)
     spec = read_spec(directory, read_json(directory / "configuration.json"))
     weights = inspect_weights(directory / next(file for file in used if file in WEIGHTS))
     _check_embedding(directory, spec, weights)
@@ -144,6 +147,17 @@ def _check_regular(directory: Path, file: str) -> None:
         raise ModelRefused("model_file", f"{path}: not a regular file")
 
 
+def _check_listed(directory: Path) -> tuple[dict[str, FileStamp], dict[str, str]]:
+    """Stamps and hashes of the files that SHA256SUMS lists, after they were compared; nothing without such a file."""
+    stamps, sha256 = {}, {}
+    for file, wanted in _listed(directory).items():
+        _check_regular(directory, file)
+        stamps[file], sha256[file] = _stamp(directory / file), _sha256(directory / file)
+        if sha256[file] != wanted:
+            raise ModelRefused("model_checksum", f"{directory / file}: its sha256 is not the one in {CHECKSUMS}")
+    return stamps, sha256
+
+
 def _listed(directory: Path) -> dict[str, str]:
     """What SHA256SUMS says, by file name; nothing when there is no such file."""
     path = directory / CHECKSUMS
@@ -159,15 +173,6 @@ def _listed(directory: Path) -> dict[str, str]:
             raise ModelRefused("model_checksum", f"{path}: not a line of sha256sum for a file here: {line[:100]!r}")
         listed[match[2]] = match[1]
     return listed
-
-
-def _compare(directory: Path, used: Iterable[str], listed: Mapping[str, str], sha256: Mapping[str, str]) -> None:
-    for file, wanted in listed.items():
-        if sha256[file] != wanted:
-            raise ModelRefused("model_checksum", f"{directory / file}: its sha256 is not the one in {CHECKSUMS}")
-    unlisted = [file for file in used if file not in listed]
-    if listed and unlisted:
-        raise ModelRefused("model_checksum", f"{directory / unlisted[0]}: {CHECKSUMS} does not list it")
 
 
 def _check_embedding(directory: Path, spec: OfaSpec, weights: WeightsFile) -> None:

@@ -164,14 +164,10 @@ def _check_config(
 ) -> tuple[int, int]:
     """The embedding's (rows, columns), after config.json was found to be one that the engine can answer for."""
     refused = _refuser(directory / "config.json")
-    if (
-        config.get("model_type", "ofa") != "ofa"
-        or config.get("use_ofasys")
-        or not config.get("use_image_feature", True)
-    ):
-        raise refused(
-            f"the architecture is {config.get('model_type')!r}; wanted is 'ofa' with a ResNet (no use_ofasys)"
-        )
+    if config.get("model_type", "ofa") != "ofa":
+        raise refused(f"model_type is {config['model_type']!r}, not 'ofa'")
+    if config.get("use_ofasys") or not config.get("use_image_feature", True):
+        raise refused("use_ofasys or use_image_feature is set: the engine knows the OFA with a ResNet alone")
     if config.get("resnet_type", "resnet101") not in RESNETS:
         raise refused(f"resnet_type is {config.get('resnet_type')!r}, not one of {', '.join(RESNETS)}")
     for key in ("encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads"):
