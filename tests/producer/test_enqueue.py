@@ -1,0 +1,78 @@
+"""Ringing at a real Redis, and at things that are none."""
+
+import base64
+import json
+import time
+
+import pytest
+
+from audit.errors import BrokerUnavailable, UsageError
+from audit.message import TASK_NAME, ChunkMessage, Lane, decode, queue_name
+from audit.pair import BatchId, ChunkNumber
+from db.feed import Doorbell
+from producer.enqueue import Bell
+from tests.support.redis_server import RedisServer
+
+
+def bells(count: int, lane: Lane = Lane.BULK) -> list[Doorbell]:
+    return [Doorbell(batch=BatchId(7), chunk=ChunkNumber(n), lane=lane, model="demo") for n in range(count)]
+
+
+def reason(broker_url: str) -> str:
+    with pytest.raises(BrokerUnavailable) as caught:
+        Bell(broker_url).ring(bells(2))
+    assert caught.value.exit_status == 75
+    assert "\n" not in caught.value.detail
+    return caught.value.detail
+
+
+def test_a_message_is_what_the_worker_reads(redis_server: RedisServer, redis_url: str) -> None:
+    """Producer and worker share no code but the contract: this is the producer's half of it."""
+    bell = Bell(redis_url)
+    bell.ring(bells(2))
+    bell.ring(bells(1, Lane.INTERACTIVE))
+    bell.ring([])
+    with redis_server.client() as client:
+        assert client.llen(queue_name(Lane.INTERACTIVE, "demo")) == 1
+        sent = [json.loads(raw) for raw in client.lrange(queue_name(Lane.BULK, "demo"), 0, -1)]
+    assert {message["headers"]["task"] for message in sent} == {TASK_NAME}
+    assert {message["content-type"] for message in sent} == {"application/json"}
+    bodies = [json.loads(base64.b64decode(message["body"])) for message in reversed(sent)]
+    assert [args for args, _, _ in bodies] == [[], []]
+    expected = [ChunkMessage(batch=BatchId(7), chunk=ChunkNumber(n)) for n in (0, 1)]
+    assert [decode(kwargs) for _, kwargs, _ in bodies] == expected
+
+
+def test_a_redis_that_is_away_is_said_so_at_once(own_redis: RedisServer) -> None:
+    """The batch is safe in the ledger: nobody should wait for a broker."""
+    own_redis.kill()
+    started = time.monotonic()
+    assert "Redis does not take messages: Error" in reason(own_redis.url)
+    assert "Redis does not take messages: Error" in reason("redis://127.0.0.1:1/0")
+    assert time.monotonic() - started < 3
+
+
+def test_a_redis_that_never_answers_costs_seconds_not_minutes(silent_port: int) -> None:
+    """A half-open connection is not an error to TCP: without a time limit the command would hang."""
+    started = time.monotonic()
+    assert "Timeout" in reason(f"redis://127.0.0.1:{silent_port}/0")
+    assert time.monotonic() - started < 6
+
+
+def test_a_full_redis_and_a_wrong_password_are_reasons_too(own_redis: RedisServer) -> None:
+    """Both look like a working connection until the first push."""
+    with own_redis.client() as client:
+        client.config_set("maxmemory", "1")
+        assert "maxmemory" in reason(own_redis.url)
+        client.config_set("maxmemory", "0")
+        client.config_set("requirepass", "secret")
+        assert "uthentication required" in reason(own_redis.url)
+
+
+@pytest.mark.parametrize("url", ["", "foo://x", "redis://:pa/ss@127.0.0.1:x/0", "amqp://h", "127.0.0.1:6379"])
+def test_what_is_no_url_of_a_redis_is_refused_without_showing_it(url: str) -> None:
+    """A URL holds a password, and a mistyped one may hold it anywhere."""
+    with pytest.raises(UsageError, match="REDIS_URL must be redis://") as caught:
+        Bell(url)
+    assert url == "" or url not in caught.value.detail
+    assert caught.value.exit_status == 2
