@@ -67,10 +67,11 @@ class Board:
         state = self._page.slots[slot]
         state.ready, state.failed_loads, state.canary_at = pid, 0, time.time()
 
-    def load_failed(self, slot: int, reason: str) -> None:
-        """Child: the model could not be loaded this time."""
+    def load_failed(self, slot: int, reason: str) -> int:
+        """Child: the model could not be loaded this time; returns how often in a row."""
         self._page.slots[slot].failed_loads += 1
         self._page.reason = reason.encode()[: REASON_BYTES - 1]
+        return int(self._page.slots[slot].failed_loads)
 
     def refuse(self, exit_status: int, reason: str) -> None:
         """Child: no use in trying again; the worker is to leave with this status."""

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -47,7 +48,8 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
         board.refuse(error.exit_status, str(error))
         _leave(f"model refused: {error}")
     except BaseException as error:  # noqa: BLE001 - Celery would swallow it and serve tasks without a model
-        board.load_failed(slot_number, str(error) if isinstance(error, AuditError) else repr(error))
+        failures = board.load_failed(slot_number, str(error) if isinstance(error, AuditError) else repr(error))
+        time.sleep(failures)  # backoff; a pool whose children die at once is one that Celery gives up, with status 1
         _leave(f"model not loaded: {error!r}")
     database = open_database(settings.ledger_url)
     claimant = Claimant(

@@ -3,6 +3,8 @@
 The parent never imports torch: a parent that had started CUDA or torch's threads could not fork children that use them.
 """
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +52,8 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
 
     began = time.monotonic()
     slot.pin()
+    seen = {"visible": os.environ["CUDA_VISIBLE_DEVICES"], "torch_imported": "torch" in sys.modules}
+    log.info("slot pinned", slot=slot.number, pid=os.getpid(), **seen)
     if model.files is None:
         from worker.engines.stub import load_stub
 
@@ -64,7 +68,15 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
     prove(engine)
     took_s = round(time.monotonic() - began, 2)
     card = engine.card
-    log.info("model proved", slot=slot.number, device=slot.device, engine=card.engine, model=model.name, took_s=took_s)
+    log.info(
+        "model proved",
+        slot=slot.number,
+        pid=os.getpid(),
+        device=slot.device,
+        engine=card.engine,
+        model=model.name,
+        took_s=took_s,
+    )
     return engine
 
 

@@ -1,0 +1,155 @@
+"""Redis that forgets, repeats, reorders, or is full of rubbish: the ledger puts it right."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from audit.message import Lane, queue_name
+from audit.settings import Settings
+from db.queries import progress
+from tests.support.manifests import small_manifest
+from tests.support.redis_server import RedisServer
+from tests.support.running import (
+    changed,
+    check_promises,
+    finished,
+    ledger,
+    results,
+    running,
+    submitted,
+    told,
+)
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def fragile(sqlite_settings: Settings, own_redis: RedisServer) -> Settings:
+    """A Redis of this test's own, and a feed that does not wait long."""
+    return changed(
+        sqlite_settings,
+        redis_url=own_redis.url,
+        devices="cpu",
+        chunk_pairs=4,
+        lease_s=3,
+        pair_limit_s=2,
+        feed_every_s=0.2,
+        resend_s=1.5,
+        stub_pair_s=0.02,
+    )
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Sixty pairs in fifteen chunks."""
+    return small_manifest(tmp_path, pairs=60)
+
+
+def test_redis_killed_and_wiped_loses_no_pair(fragile: Settings, own_redis: RedisServer, manifest: Path) -> None:
+    """Everything that waited in Redis is gone for good; what has no outcome is sent again."""
+    batch = submitted(fragile, manifest)
+    with running(fragile, manifest.parent) as worker, ledger(fragile) as database:
+        wait_until(lambda: progress(database, batch).judged, timeout_s=60, what="a first commit")
+        own_redis.kill()
+        own_redis.wipe()
+        own_redis.start()
+        finished(fragile, batch, watch=worker)
+    assert len(results(fragile, batch)) == 60
+    check_promises(fragile, batch)
+
+
+def test_redis_may_restart_again_and_again(fragile: Settings, own_redis: RedisServer, manifest: Path) -> None:
+    """A worker that dies of a broker's restart (as some versions of Celery do) would stop the night's work."""
+    batch = submitted(fragile, manifest)
+    with running(fragile, manifest.parent) as worker, ledger(fragile) as database:
+        wait_until(lambda: progress(database, batch).judged, timeout_s=60, what="a first commit")
+        for _ in range(3):
+            before = len(worker.events("Connected to " + own_redis.url))
+            own_redis.kill()
+            own_redis.start()
+            wait_until(
+                lambda seen=before: len(worker.events("Connected to " + own_redis.url)) > seen,  # type: ignore[misc]
+                timeout_s=60,
+                what="the worker to come back",
+            )
+        finished(fragile, batch, watch=worker)
+        assert worker.process.poll() is None
+    check_promises(fragile, batch)
+
+
+def test_a_submission_without_redis_is_registered_and_judged_later(
+    fragile: Settings, own_redis: RedisServer, manifest: Path
+) -> None:
+    """The producer's pairs are safe in SQL; whoever finds Redis again sends them."""
+    own_redis.kill()
+    batch = submitted(fragile, manifest)
+    own_redis.start()
+    with running(fragile, manifest.parent) as worker:
+        finished(fragile, batch, watch=worker)
+    check_promises(fragile, batch)
+
+
+def test_messages_that_come_three_times_in_any_order_give_one_outcome_each(
+    fragile: Settings, own_redis: RedisServer, manifest: Path
+) -> None:
+    """Delivery is at least once, in no order; outcomes are exactly once."""
+    batch = submitted(fragile, manifest)
+    queue = queue_name(Lane.BULK, fragile.model_name)
+    with own_redis.client() as client:
+        messages = client.lrange(queue, 0, -1) * 3
+        random.Random(7).shuffle(messages)
+        client.delete(queue)
+        client.lpush(queue, *messages)
+    with running(changed(fragile, slots_per_device=3), manifest.parent) as worker:
+        finished(fragile, batch, watch=worker)
+        wait_until(lambda: not own_redis.client().llen(queue), timeout_s=60, what="the repeats to be drained")
+    assert {row.attempt for row in told(fragile, batch).values()} == {1}
+    assert len(results(fragile, batch)) == 60
+    check_promises(fragile, batch)
+
+
+def test_rubbish_from_anybody_is_survived(fragile: Settings, own_redis: RedisServer, manifest: Path) -> None:
+    """A task for nobody, a pickle, wrong fields, an unknown batch: dropped, and ours are judged."""
+    batch = submitted(fragile, manifest)
+    queue = queue_name(Lane.BULK, fragile.model_name)
+    with own_redis.client() as client:
+        good = json.loads(client.lindex(queue, 0))
+        unknown = good | {"headers": good["headers"] | {"task": "somebody.elses"}}
+        pickled = good | {"content-type": "application/x-python-serialize"}
+        wrong = {"body": "W1tdLCB7ImJhdGNoIjogIngifSwge31d"}  # [[], {"batch": "x"}, {}]
+        for odd in (unknown, pickled, good | wrong):
+            client.rpush(queue, json.dumps(odd))
+    with running(fragile, manifest.parent) as worker:
+        finished(fragile, batch, watch=worker)
+        assert worker.process.poll() is None
+        assert [event["reason"] for event in worker.events("message dropped")] == [
+            "batch is not a whole number of at least 1"
+        ]
+    check_promises(fragile, batch)
+
+
+def test_a_message_of_another_wire_version_stays_in_its_own_queue(
+    fragile: Settings, own_redis: RedisServer, manifest: Path
+) -> None:
+    """An old worker never sees, and never drops, a newer message."""
+    batch = submitted(fragile, manifest)
+    newer = queue_name(Lane.BULK, fragile.model_name, wire_version=2)
+    with own_redis.client() as client:
+        client.lpush(newer, "from the future")
+        with running(fragile, manifest.parent) as worker:
+            finished(fragile, batch, watch=worker)
+        assert client.lrange(newer, 0, -1) == [b"from the future"]
+
+
+def test_redis_that_is_full_delays_but_loses_nothing(fragile: Settings, own_redis: RedisServer, manifest: Path) -> None:
+    """The submission commits although no message can be written; it catches up when there is room."""
+    with own_redis.client() as client:
+        client.config_set("maxmemory", "1")
+        batch = submitted(fragile, manifest)
+        with ledger(fragile) as database:
+            assert progress(database, batch).chunks == {"pending": 15}
+        client.config_set("maxmemory", "0")
+    with running(fragile, manifest.parent) as worker:
+        finished(fragile, batch, watch=worker)
+    check_promises(fragile, batch)

@@ -1,0 +1,128 @@
+"""Workers that must not start, and children that cannot: the right exit status, one line, and nothing claimed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audit.settings import Settings
+from db.queries import progress
+from tests.support.manifests import small_manifest
+from tests.support.running import ROOT, changed, finished, ledger, running, submitted, variables
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def stub(sqlite_settings: Settings) -> Settings:
+    """The stub engine on one CPU slot."""
+    return changed(sqlite_settings, devices="cpu", feed_every_s=0.2)
+
+
+def hook(folder: Path, code: str) -> str:
+    """PYTHONPATH with code that every process of ours runs at its start."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code)
+    return str(folder)
+
+
+def test_a_model_that_does_not_load_three_times_ends_the_worker_with_69(stub: Settings, tmp_path: Path) -> None:
+    """A sick GPU must not loop for ever; the messages stay for a healthy worker."""
+    code = (
+        "import sys\n"
+        "import worker.engines.stub as stub\n"
+        "def fails(**_):\n"
+        "    raise RuntimeError('the device fell off the bus')\n"
+        "stub.load_stub = fails\n"
+    )
+    batch = submitted(stub, small_manifest(tmp_path))
+    with running(stub, tmp_path, PYTHONPATH=hook(tmp_path / "hook", code)) as worker:
+        assert worker.process.wait(timeout=90) == 69
+        assert "the device fell off the bus" in worker.tail().splitlines()[-1]
+    with ledger(stub) as database:
+        assert progress(database, batch).chunks == {"sent": 1}
+
+
+def test_a_worker_without_its_model_refuses_to_start(stub: Settings, tmp_path: Path) -> None:
+    """Exit 2, the directory, the reason; no traceback."""
+    gone = changed(stub, engine="ofa", model=str(tmp_path / "nowhere"))
+    told = subprocess.run(
+        [sys.executable, "-m", "ops.cli", "worker"],
+        cwd=ROOT,
+        env={**os.environ, **variables(gone)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 2
+    assert "nowhere: no such directory" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_celerys_own_command_starts_the_same_worker(stub: Settings, tmp_path: Path) -> None:
+    """`celery -A worker.app worker` is what many people type."""
+    batch = submitted(stub, small_manifest(tmp_path))
+    with (tmp_path / "celery.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "worker.app", "worker"],
+            cwd=ROOT,
+            env={**os.environ, **variables(stub)},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        assert finished(stub, batch).judged == 8
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_another_pool_is_refused(stub: Settings, pool: str) -> None:
+    """Only processes can be pinned, limited and killed."""
+    told = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-P", pool],
+        cwd=ROOT,
+        env={**os.environ, **variables(stub)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert "prefork" in told.stderr.splitlines()[-1]
+
+
+def test_six_slots_on_three_devices_keep_them_after_a_recycle_and_a_kill(stub: Settings, tmp_path: Path) -> None:
+    """Two processes a device, each seeing that one alone before torch could be imported."""
+    pinned = changed(
+        stub,
+        devices="GPU-aaaa,GPU-bbbb,7",
+        slots_per_device=2,
+        max_tasks_per_child=1,
+        chunk_pairs=1,
+        stub_pair_s=0.2,
+        feed_every_s=0.2,
+    )
+    expected = dict(enumerate(["GPU-aaaa", "GPU-bbbb", "7"] * 2))
+    batch = submitted(pinned, small_manifest(tmp_path, pairs=18))
+    with running(pinned, tmp_path) as worker:
+        worker.wait_for("slot pinned", count=6)
+        finished(pinned, batch, watch=worker)
+        known = {event["pid"] for event in worker.wait_for("model proved", count=12)}
+        wait_until(lambda: len(worker.children()) == 6, timeout_s=60, what="six children")
+        for child in worker.children()[:2]:
+            child.kill()
+        wait_until(
+            lambda: len({event["pid"] for event in worker.events("slot pinned")} - known) >= 2,
+            timeout_s=60,
+            what="the killed children to be replaced",
+        )
+        events = worker.events("slot pinned")
+    assert {(event["slot"], event["visible"]) for event in events} == set(expected.items())
+    assert not any(event["torch_imported"] for event in events)
