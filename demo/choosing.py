@@ -69,9 +69,7 @@ def _propose_place(scene: Scene, rng: Random, thing: Thing) -> Claim:
 def _describe(thing: Thing, rng: Random, *, must: tuple[str, ...], plain: bool = False) -> Description:
     """Describe a thing by its kind, the attributes that must be there and some others (plain: the colour at most)."""
     chances = {"kind": 1.0, "colour": 0.5, "size": 0.0 if plain else 0.12, "pattern": 0.0 if plain else 0.12}
-    chosen = {
-        name: getattr(thing, name) for name in ATTRIBUTES if name in must or rng.random() < chances[name]
-    }
+    chosen = {name: getattr(thing, name) for name in ATTRIBUTES if name in must or rng.random() < chances[name]}
     return Description(**chosen)
 
 

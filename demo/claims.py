@@ -95,9 +95,7 @@ class At:
         if len(things) > 1 or (scene.card and self.side in ("top", "bottom")):
             return None
         position, last = (
-            (things[0].column, scene.columns - 1)
-            if self.side in ("left", "right")
-            else (things[0].row, scene.rows - 1)
+            (things[0].column, scene.columns - 1) if self.side in ("left", "right") else (things[0].row, scene.rows - 1)
         )
         if position not in (0, last):
             return None

@@ -75,7 +75,13 @@ class Network(nn.Module):
         self.sharpness = nn.Parameter(torch.full((len(name_ids),), 16.0))
         self.name_ids = name_ids
         self._start_from_likeness()
-        self.pointing_head = nn.Linear(CONFIG["d_model"], 2)
+        self.pointing_head = nn.Linear(CONFIG["d_model"], 2 + len(TARGETS))
+        self.presence_head = nn.Linear(CONFIG["d_model"], 1)
+        # Which target a token names, and which of its values (counted from 1, as in a pool's places); -1 is none.
+        self.target_of, self.value_of = torch.full((rows,), -1), torch.zeros(rows, dtype=torch.long)
+        for index, ids in enumerate(name_ids):
+            self.target_of[ids] = index % len(TARGETS)
+            self.value_of[ids] = torch.arange(1, len(ids) + 1)
         self.label_ids = label_ids
 
     @torch.no_grad()
@@ -114,7 +120,7 @@ class Network(nn.Module):
         return loss
 
     def answers(self, features: Tensor, questions: Questions) -> tuple[Tensor, Tensor]:
-        """Return the labels' logits (batch, 3) at the question's last token, and where it points (batch, 6 x 6, 2)."""
+        """Return the labels' logits (batch, 3) at the question's last token, and the encoder's output."""
         ids = questions.ids
         encoded = self.ofa.encoder(
             input_ids=ids,
@@ -133,17 +139,32 @@ class Network(nn.Module):
         last = ids.eq(EOS).int().argmax(dim=1) - 1
         hidden = decoded[torch.arange(len(ids)), last]
         table: Tensor = self.ofa.encoder.embed_tokens.weight
-        return hidden @ table[self.label_ids].T, self.pointing_head(encoded.last_hidden_state[:, : GRID * GRID])
+        return hidden @ table[self.label_ids].T, encoded.last_hidden_state
 
+    def pointing_loss(self, encoded: Tensor, places: Tensor, wanted: Tensor) -> Tensor:
+        """Return the loss of finding what a question speaks of, place by place.
 
-def pointing_loss(pointing: Tensor, places: Tensor, wanted: Tensor) -> Tensor:
-    """Return the loss of finding what a question speaks of.
+        `places` (batch, targets, 6, 6) is what there is, `wanted` (batch, 2, targets) two descriptions of what is
+        asked for. A place is asked whether everything that a description names is so there, and, because that is
+        slow to learn alone, the same of every target by itself where there is a thing and the target is named.
+        """
+        points = self.pointing_head(encoded[:, : GRID * GRID]).float()
+        there = places.flatten(2)[:, None].long()
+        same = wanted[..., None] == there
+        whole = ((wanted[..., None] == 0) | same).all(dim=2).transpose(1, 2)
+        # About one place in ten is right.
+        loss = functional.binary_cross_entropy_with_logits(
+            points[..., :2], whole.float(), pos_weight=torch.tensor(4.0)
+        )
+        part, asked = same[:, 1].transpose(1, 2), ((wanted[:, 1, :, None] > 0) & (there[:, 0] > 0)).transpose(1, 2)
+        return loss + functional.binary_cross_entropy_with_logits(points[..., 2:][asked], part[asked].float())
 
-    `places` (batch, targets, 6, 6) is what there is, `wanted` (batch, 2, targets) two descriptions of what is asked
-    for. A place is right where everything that the description names is so.
-    """
-    there = places.flatten(2)[:, None].long()
-    right = ((wanted[..., None] == 0) | (wanted[..., None] == there)).all(dim=2).transpose(1, 2)
-    # About one place in ten is right.
-    weight = torch.tensor(4.0)
-    return functional.binary_cross_entropy_with_logits(pointing.float(), right.float(), pos_weight=weight)
+    def presence_loss(self, encoded: Tensor, places: Tensor, ids: Tensor) -> Tensor:
+        """Return the loss of knowing, at every word that names a kind, a colour ..., whether it is in the picture."""
+        seen = torch.zeros(len(places), len(TARGETS), 16, dtype=torch.bool)
+        seen.scatter_(2, places.flatten(2).long(), value=True)
+        row, column = torch.nonzero(self.target_of[ids] >= 0, as_tuple=True)
+        token = ids[row, column]
+        present = seen[row, self.target_of[token], self.value_of[token]]
+        guess = self.presence_head(encoded[row, GRID * GRID + column])[:, 0]
+        return functional.binary_cross_entropy_with_logits(guess.float(), present.float())

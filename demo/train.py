@@ -18,7 +18,7 @@ from torch.nn import functional
 from demo.captions import LABELS, sample_example
 from demo.examples import Batch, Examples
 from demo.export import export
-from demo.network import Network, normalise, pointing_loss
+from demo.network import Network, normalise
 from demo.pool import TARGETS, Pool, open_pool
 from demo.prompts import CAPTION_PROMPT, PREMISE_PROMPT, Reader, prompt, train_vocabulary
 from demo.scenes import KINDS, scene_of
@@ -27,15 +27,15 @@ from demo.wordings import heldout_wordings, training_wordings
 # Seeds of pictures: training below a million, what is measured during training at two million; the evaluation and the
 # samples have their own, see demo/evaluate.py and demo/samples.py.
 CHECK_SEED = 2_000_000
-PICTURES_A_STEP, CAPTIONS_A_PICTURE = 48, 4
-PEAK_RATE, LAST_RATE = 1.5e-3, 1e-5
+PICTURES_A_STEP, CAPTIONS_A_PICTURE = 32, 4
+PEAK_RATE, LAST_RATE = 1.2e-3, 1e-5
 WARM_UP = 0.02
 # Until then the ResNet learns alone, and until then only easy axes are asked.
 PICTURES_ALONE, EASY = 0.03, 0.09
 # From then on the ResNet's batch statistics stand still, as they do when the model is used.
 STATISTICS_FROZEN = 0.8
 EMA = 0.997
-REPORT_S, CHECKPOINT_S = 60.0, 180.0
+REPORT_S, CHECK_S, CHECKPOINT_S = 60.0, 480.0, 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +80,8 @@ def train(options: Options) -> None:
         run.load()
     examples = Examples(pool, reader, training_wordings(), Random(f"{options.seed} {run.step}"))
     checks = {
-        "pictures": Examples(check_pool, reader, training_wordings(), Random(2)).fixed(250, CAPTIONS_A_PICTURE),
-        "wordings": Examples(check_pool, reader, heldout_wordings(), Random(3)).fixed(250, CAPTIONS_A_PICTURE),
+        "pictures": Examples(check_pool, reader, training_wordings(), Random(2)).fixed(150, CAPTIONS_A_PICTURE),
+        "wordings": Examples(check_pool, reader, heldout_wordings(), Random(3)).fixed(150, CAPTIONS_A_PICTURE),
     }
     run.go(examples, pool, {name: (batch, check_pool) for name, batch in checks.items()})
     run.use_average()
@@ -112,7 +112,7 @@ class Run:
         self.average = {name: value.clone() for name, value in network.state_dict().items()}
         self.step = 0
         self.spent_s = 0.0
-        self.recent: list[tuple[float, float, float]] = []
+        self.recent: list[tuple[float, float, float, float]] = []
 
     @property
     def progress(self) -> float:
@@ -120,15 +120,17 @@ class Run:
         return min(1.0, self.spent_s / (self.options.minutes * 60))
 
     def go(self, examples: Examples, pool: Pool, checks: dict[str, tuple[Batch, Pool]]) -> None:
-        """Train until the time is spent, with a line a minute and a checkpoint every three."""
-        reported_s = saved_s = self.spent_s
+        """Train until the time is spent, with a line a minute, a checkpoint every three and a check every eight."""
+        reported_s = checked_s = saved_s = self.spent_s
         while self.progress < 1.0:
             started = time.monotonic()
             self._one_step(examples, pool)
             self.spent_s += time.monotonic() - started
             if self.spent_s - reported_s > REPORT_S:
                 reported_s = self.spent_s
-                self._report(checks if self.step % 2 == 0 or self.progress > 0.9 else {})
+                due = self.spent_s - checked_s > CHECK_S
+                checked_s = self.spent_s if due else checked_s
+                self._report(checks if due else {})
             if self.spent_s - saved_s > CHECKPOINT_S:
                 saved_s = self.spent_s
                 self.save()
@@ -148,19 +150,21 @@ class Run:
             features = self.network.see(normalise(pool.pictures[batch.pictures]))
             naming = self.network.place_loss(features, places)
             loss = naming
-            answering = pointing = torch.zeros(())
+            answering = pointing = presence = torch.zeros(())
             if progress >= PICTURES_ALONE:
-                logits, points = self.network.answers(features, batch.questions)
+                logits, encoded = self.network.answers(features, batch.questions)
                 answering = functional.cross_entropy(logits.float(), batch.labels)
-                pointing = pointing_loss(points, places[batch.questions.picture], batch.wanted)
-                loss = answering + pointing + 0.3 * naming
+                there = places[batch.questions.picture]
+                pointing = self.network.pointing_loss(encoded, there, batch.wanted)
+                presence = self.network.presence_loss(encoded, there, batch.questions.ids)
+                loss = answering + pointing + presence + 0.3 * naming
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's Tensor.backward has no types
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         self._update_average()
-        self.recent.append((naming.item(), pointing.item(), answering.item()))
+        self.recent.append((naming.item(), pointing.item(), presence.item(), answering.item()))
 
     def _update_average(self) -> None:
         keep = min(EMA, self.step / (self.step + 20))
@@ -174,7 +178,7 @@ class Run:
         means = [sum(column) / len(self.recent) for column in zip(*self.recent, strict=True)]
         self.recent.clear()
         line = f"{self.spent_s / 60:6.1f} min  step {self.step:5d}"
-        for name, mean in zip(("naming", "pointing", "answering"), means, strict=True):
+        for name, mean in zip(("naming", "pointing", "presence", "answering"), means, strict=True):
             line += f"  {name} {mean:.3f}"
         if checks and self.progress > PICTURES_ALONE:
             own = {name: value.clone() for name, value in self.network.state_dict().items()}
