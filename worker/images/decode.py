@@ -91,11 +91,11 @@ def _suspicious(image: Image.Image, header: Header) -> bool:
     """Whether data may be missing at the end, which libjpeg fills with middle grey, and Pillow's PNG reader with zeros.
 
     Neither tells, and to be sure costs a second decoding: so only pictures whose last pixel looks like that are
-    suspected, and those where the missing data shows nowhere in particular (progressive, interlaced, CMYK).
+    suspected, and those where the missing data shows nowhere in particular (interlaced, CMYK).
     """
     if header.kind not in ("JPEG", "PNG"):
         return False
-    if header.progressive or image.mode == "CMYK":
+    if header.elusive or image.mode == "CMYK":
         return True
     corner = image.getpixel((image.width - 1, image.height - 1))
     values = set(corner) if isinstance(corner, tuple) else {corner}

@@ -9,8 +9,8 @@ SHORT = 3
 def orientation(block: bytes) -> int:
     """EXIF orientation 1 to 8 from a TIFF block, with or without the leading `Exif\\0\\0`; 1 when absent or broken.
 
-    Pillow's own reader is not asked: it copies the value of every tag, so that 65,535 tags that all point at the same
-    20 MB would take a terabyte. Only the first directory's 12-byte entries are looked at here.
+    Pillow's own reader is not asked: it copies the value of every tag (older ones without bound, so that 65,535 tags
+    that point at the same 20 MB took a terabyte) and warns. Only the first directory's 12-byte entries are read here.
     """
     block = block.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(block[:2])

@@ -15,7 +15,7 @@ class Header:
 
     `plain` is what Pillow is given: the file without the parts that no pixel needs and that have been used against
     readers (profiles, EXIF, compressed texts, endless comments), or the very same bytes when it has none.
-    `progressive` is a JPEG or PNG that is stored in several passes over the whole picture.
+    `elusive` says that pixel data which is missing at the end would show nowhere in particular.
     `end` is where in it a JPEG's end marker stands.
     `width` and `height` are as stored, before `orientation` (EXIF, 1 to 8) is applied; `depth` is bits a channel.
     """
@@ -27,7 +27,7 @@ class Header:
     animated: bool = False
     orientation: int = 1
     depth: int = 8
-    progressive: bool = False
+    elusive: bool = False
     end: int = 0
 
 

@@ -95,6 +95,8 @@ def bombs() -> dict[str, bytes]:
     far = b"\x2c" + struct.pack("<HHHHB", 65_000, 65_000, 1, 1, 0) + b"\x02\x02\x4c\x01\0\x3b"
     entries = b"".join(struct.pack("<HHII", tag, 1, 8_000_000, 8) for tag in range(1, 65_535) if tag != 0x0112)
     tags = b"II*\0\x08\0\0\0" + struct.pack("<H", 65_533) + entries + bytes(8_000_000)
+    short = b"".join(struct.pack("<HHII", tag, 1, 60_000, 8) for tag in range(1, 5_000) if tag != 0x0112)
+    block = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 4_998) + short + bytes(5_500)
     zeros = zlib.compress(bytes(200_000_000))
     return {
         "178 megapixels in 22 kB": encoded(Image.new("1", (13_341, 13_341)), "PNG"),
@@ -114,6 +116,7 @@ def bombs() -> dict[str, bytes]:
         "iTXt": png_with(png, (b"iTXt", b"k\0\1\0\0\0" + zeros)),
         "iCCP": png_with(png, (b"iCCP", b"k\0\0" + zeros)),
         "EXIF tags that share 8 MB": png_with(png, (b"eXIf", tags)),
+        "EXIF tags that share 60 kB": encoded(flag(), "JPEG", exif=block),
         "a million parts": png_with(png, *[(b"IDAT", b"")] * 200_000),
         "a thousand scans": _many_scans(1_000),
         "GIF comment": _long_comment(2_000_000),
@@ -122,7 +125,7 @@ def bombs() -> dict[str, bytes]:
     }  # fmt: skip
 
 
-HARMLESS = frozenset({"zTXt", "iTXt", "iCCP", "EXIF tags that share 8 MB", "GIF comment"})
+HARMLESS = frozenset({"zTXt", "iTXt", "iCCP", "EXIF tags that share 8 MB", "EXIF tags that share 60 kB", "GIF comment"})
 """Bombs that hide in parts which no pixel needs: the picture itself is fine and is read."""
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from shutil import which
 
-import psutil  # type: ignore[import-untyped]  # psutil ships no types
+import psutil
 import pytest
 
 from audit.errors import BadImage, Transient

@@ -22,6 +22,8 @@ from tests.worker.images.pictures import (
 from worker.images.codes import IMAGE_FLAGS
 from worker.images.decode import Decoded
 
+pytestmark = pytest.mark.filterwarnings("error")  # A million odd pictures would be a million lines on stderr.
+
 
 def good(data: bytes, name: str | None = None) -> Decoded:
     outcome = try_decode(data, name)

@@ -18,6 +18,7 @@ from tests.worker.images.pictures import (
     LIMITS,
     animation,
     bombs,
+    close,
     encoded,
     flag,
     noise,
@@ -26,10 +27,17 @@ from tests.worker.images.pictures import (
     webp_canvas,
 )
 from worker.images.decode import Decoded, decode
+from worker.images.formats import inspect
 from worker.images.limits import ImageLimits
 
 CUT = png_of(struct.pack(">IIBBBBB", 50, 50, 8, 2, 0, 0, 0), bytes(range(256)) * 30, cut=40)
 """A PNG with good checksums whose packed pixels stop in the middle: only Pillow itself can tell."""
+
+
+def noise_as_read(data: bytes) -> Image.Image:
+    outcome = try_decode(data)
+    assert isinstance(outcome, Decoded)
+    return outcome.image
 
 
 def test_no_bytes_are_an_empty_picture() -> None:
@@ -52,7 +60,7 @@ def test_half_an_animation_is_truncated(kind: str) -> None:
     assert try_decode(data[: len(data) * 3 // 4]) == "image_truncated"
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 5}, {"subsampling": 0}])
+@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 5}, {"subsampling": 0}])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.9])
 def test_a_jpeg_that_ends_early_but_has_its_end_marker_is_truncated(
@@ -62,6 +70,27 @@ def test_a_jpeg_that_ends_early_but_has_its_end_marker_is_truncated(
     data = encoded(noise(200, 150).convert(mode), "JPEG", **options)
     cut = data[: int(len(data) * share)].rstrip(b"\xff") + b"\xff\xd9"
     assert try_decode(cut) == "image_truncated"
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_truncated() -> None:
+    """Nothing is missing but sharpness and colour, and no decoder complains."""
+    data = encoded(noise(), "JPEG", progressive=True)
+    scans = [place for place in range(len(data)) if data.startswith(b"\xff\xda", place)]
+    assert len(scans) == 10
+    for place in [*scans[1:], scans[-1] - 30, *range(scans[0] + 20, scans[-1], 997)]:
+        assert try_decode(data[:place].rstrip(b"\xff") + b"\xff\xd9") == "image_truncated"
+
+
+def test_a_progressive_jpeg_that_lacks_half_of_its_last_refinement_is_read() -> None:
+    """That is one bit of some coefficients; without a refinement at the end a second look is taken."""
+    data = encoded(noise(), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    cut = data[: (last + len(data)) // 2].rstrip(b"\xff") + b"\xff\xd9"
+    outcome = try_decode(cut)
+    assert isinstance(outcome, Decoded)
+    assert close(outcome.image, noise_as_read(data), tolerance=3)
+    assert not inspect(data, LIMITS).elusive
+    assert inspect(data[: last + 9] + b"\0" + data[last + 10 :], LIMITS).elusive
 
 
 def test_a_png_without_its_end_or_with_a_wrong_checksum_is_truncated() -> None:

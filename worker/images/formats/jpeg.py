@@ -97,6 +97,7 @@ class _Walk:
         self.progressive = False
         self.orientation = 1
         self.scans = 0
+        self.refining = False
         self.first_component: int | None = None
         self.missing_bits = [16] * 64
         """For each coefficient of the first component (brightness): how many of its low bits have not been sent."""
@@ -119,6 +120,7 @@ class _Walk:
         count = body[0] if body else 0
         if len(body) < 4 + 2 * count:
             raise truncated("the JPEG has a scan whose head is cut off")
+        self.refining = body[3 + 2 * count] >> 4 > 0
         if self.first_component is not None and self.first_component in body[1 : 1 + 2 * count : 2]:
             low, high, bits = body[1 + 2 * count : 4 + 2 * count]
             for index in range(low, min(high, 63) + 1):
@@ -137,6 +139,8 @@ class _Walk:
             height=height,
             plain=plain,
             orientation=self.orientation,
-            progressive=self.progressive,
+            # Half of a last refinement costs the lowest bit of some coefficients, which nobody sees; and to make sure
+            # would double the time of nearly every progressive JPEG, for encoders put one last.
+            elusive=self.progressive and not self.refining,
             end=end,
         )

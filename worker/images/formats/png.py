@@ -43,7 +43,7 @@ def inspect(data: bytes) -> Header:
         height=height,
         depth=depth,
         plain=_plain(data, chunks, end),
-        progressive=bool(interlaced),
+        elusive=bool(interlaced),
         animated=_frames(found.get(b"acTL", b"")) > 1,
         orientation=orientation(found.get(b"eXIf", b"")),
     )
