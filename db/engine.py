@@ -20,7 +20,8 @@ from sqlalchemy.types import Double
 from audit.errors import LedgerUnavailable, UsageError
 
 T = TypeVar("T")
-SQLITE_BUSY_MS = 10_000
+SQLITE_BUSY_S = 5.0
+"""How long one try waits for another writer; transact() tries 8 times."""
 CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 """PostgreSQL's serialization failure, deadlock and lock timeout: the whole transaction can simply run again."""
 
@@ -94,12 +95,12 @@ class Database:
             raise _translate(error) from error
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, *, busy_s: float = SQLITE_BUSY_S) -> Database:
     """Connect lazily to `sqlite:///PATH` or `postgresql+psycopg://...`; raises UsageError for another kind of URL."""
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
-            return Database(engine=_sqlite(url, parsed.database), pid=os.getpid())
+            return Database(engine=_sqlite(url, parsed.database, busy_s), pid=os.getpid())
         if parsed.get_backend_name() == "postgresql":
             return Database(engine=_postgresql(url), pid=os.getpid())
     except (ArgumentError, NoSuchModuleError):
@@ -107,14 +108,14 @@ def open_database(url: str) -> Database:
     raise UsageError("bad_setting", "DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
 
 
-def _sqlite(url: str, path: str | None) -> Engine:
+def _sqlite(url: str, path: str | None, busy_s: float) -> Engine:
     if not path or path == ":memory:":
         raise UsageError("bad_setting", "DATABASE_URL names no file: a ledger in memory would be lost")
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LedgerUnavailable("ledger_unavailable", f"cannot make {Path(path).parent}: {error.strerror}") from error
-    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False})
+    engine = create_engine(url, connect_args={"timeout": busy_s, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _: object) -> None:

@@ -22,6 +22,8 @@ from db.sweep import Buried, Rules, sweep
 from worker.telemetry import logger
 
 log = logger(__name__)
+BUSY_S = 1.0
+"""A round does not wait long for a locked SQLite file: forks wait for the round, and the next one comes in a second."""
 FORK_WAIT_S = 15.0
 """Longest that a fork waits for a round to end; above the ledger's connect timeout (5 s), below any patience."""
 
@@ -78,7 +80,7 @@ class Housekeeper:
         self._rounds.check()
         if self._stopped.is_set():
             return
-        database = open_database(self._rounds.settings.ledger_url)
+        database = open_database(self._rounds.settings.ledger_url, busy_s=BUSY_S)
         try:
             self._sweep(database)
             self._feed(database)

@@ -1,0 +1,68 @@
+"""Pictures that crash or hang their decoder: named, alone, and without a model reload each."""
+
+from pathlib import Path
+
+import pytest
+
+from audit.settings import Settings
+from tests.support.manifests import draw, write_csv
+from tests.support.running import changed, check_promises, finished, results, running, submitted
+
+CRASHING_DECODER = """
+import os, signal
+from PIL import Image
+opened = Image.open
+def fragile(file, *arguments, **options):
+    where = file.tell() if hasattr(file, "tell") else None
+    if where is not None:
+        crashes = b"CRASH-MARKER" in file.read()
+        file.seek(where)
+        if crashes:
+            os.kill(os.getpid(), signal.SIGSEGV)
+    return opened(file, *arguments, **options)
+Image.open = fragile
+"""
+
+
+@pytest.fixture
+def careful(sqlite_settings: Settings) -> Settings:
+    """Short leases, so that a death is noticed soon."""
+    return changed(sqlite_settings, devices="cpu", lease_s=6, pair_limit_s=5, feed_every_s=0.2, resend_s=2)
+
+
+def poisoned(folder: Path, *, good: int, bad: int) -> Path:
+    """Pictures of which some hold the marker; it stands behind their last chunk, where decoders do not look."""
+    draw(folder / "good.png")
+    whole = (folder / "good.png").read_bytes()
+    (folder / "bad.png").write_bytes(whole + b"CRASH-MARKER")
+    names = ["good.png"] * good
+    for number in range(bad):
+        names.insert(number * 2, "bad.png")
+    return write_csv(folder / "pairs.csv", [(f"{n}-{name[0]}", name, "stub:yes") for n, name in enumerate(names)])
+
+
+def hook(folder: Path) -> str:
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(CRASHING_DECODER)
+    return str(folder)
+
+
+def test_one_crashing_picture_of_sixty_four_fails_alone(careful: Settings, tmp_path: Path) -> None:
+    """63 verdicts and one failure that names the picture."""
+    batch = submitted(careful, poisoned(tmp_path, good=63, bad=1))
+    with running(careful, tmp_path, PYTHONPATH=hook(tmp_path / "hook")) as worker:
+        finished(careful, batch, watch=worker)
+    codes = results(careful, batch)
+    assert codes == {key: "decoder_crashed" if key.endswith("b") else "Yes" for key in codes}
+    assert len(codes) == 64
+    check_promises(careful, batch)
+
+
+def test_a_folder_of_crashing_pictures_does_not_cost_a_reload_each(careful: Settings, tmp_path: Path) -> None:
+    """They crash a throwaway process; the model's process dies once, before anybody knew."""
+    batch = submitted(careful, poisoned(tmp_path, good=0, bad=12))
+    with running(careful, tmp_path, PYTHONPATH=hook(tmp_path / "hook")) as worker:
+        finished(careful, batch, watch=worker)
+        assert len(worker.events("model proved")) <= 3
+    assert set(results(careful, batch).values()) == {"decoder_crashed"}
+    check_promises(careful, batch)
