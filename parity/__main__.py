@@ -15,7 +15,7 @@ from parity.report import Section, report
 ROOT = Path(__file__).resolve().parent.parent
 PROBABILITY_LIMIT = 1e-5
 RELATIVE_LOGIT_LIMIT = 1e-4
-"""Of the logits' spread; float32 sums of 1,024 products in another order differ by about 1e-6 of their size a layer."""
+"""Of the spread of a label's logits from pair to pair; float32 sums in another order differ by about 1e-6."""
 
 
 def main(arguments: list[str]) -> int:
@@ -72,8 +72,8 @@ def _large(python: Path, count: int, scratch: Path | None) -> Section:
         comparison = compare(python, Path(model), Path(name), pairs, batches=(1, 4))
     text = (
         f"{parameters / 1e6:.0f} million random parameters, the configuration of OFA-large with pictures of 480 x 480; "
-        f"{len(pairs)} pairs, {sum(pair.premise is not None for pair in pairs)} of them with a premise. Its answers mean "
-        f"nothing, so the logits count: the labels of one pair lie up to {comparison.logit_spread:.3g} apart."
+        f"{len(pairs)} pairs, {sum(pair.premise is not None for pair in pairs)} of them with a premise. Its answers "
+        f"mean nothing, so the logits count: a label's logit moves by {comparison.logit_spread:.3g} from pair to pair."
     )
     return Section(title="A random OFA-large", text=text, comparison=comparison, passed=_logits_agree(comparison))
 

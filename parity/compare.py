@@ -41,7 +41,9 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The gaps by batch size; what the reference said of itself; how its answers are spread."""
+    """The gaps by batch size; what the reference said of itself; how its answers are spread: the labels by
+    count, and how far one label's logit moves from pair to pair.
+    """
 
     gaps: tuple[Gap, ...]
     versions: Mapping[str, str]
@@ -61,7 +63,9 @@ def compare(python: Path, model: Path, folder: Path, pairs: Sequence[Pair], *, b
         versions=reference["versions"],
         reference_ms_per_pair=1000 * reference["took_s"] / len(pairs),
         labels={label: sum(answer["label"] == label for answer in answers) for label in LABELS},
-        logit_spread=max(max(answer["logits"]) - min(answer["logits"]) for answer in answers),
+        logit_spread=max(
+            max(column) - min(column) for column in zip(*(answer["logits"] for answer in answers), strict=True)
+        ),
     )
 
 

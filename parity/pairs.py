@@ -49,7 +49,7 @@ def write_pairs(folder: Path, *, count: int, seed: int) -> list[Pair]:
 def _usual(folder: Path, index: int, rng: Random) -> Pair:
     scene = sample_scene(rng)
     caption = _caption(scene, rng.choice(LABELS), rng)
-    premise = _caption(scene, "yes", rng) if rng.random() < 0.25 else None
+    premise = _caption(scene, "yes", rng) if index % 4 == 1 else None
     if rng.random() < 0.2:
         caption = caption.upper()
     return Pair(image=_save(draw(scene), folder, index), caption=caption, premise=premise)

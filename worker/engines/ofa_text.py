@@ -104,7 +104,7 @@ def _tokenizer(files: ModelFiles, vocabulary: Mapping[str, int]) -> Tokenizer:
         model = BPE(vocab=vocabulary, merges=read_merges(files.directory / "merges.txt"), unk_token="<unk>")  # noqa: S106 - a word of the vocabulary
     except Exception as error:
         raise ModelRefused(
-            "model_config", f"{files.directory / 'merges.txt'}: does not fit vocab.json: {error}"
+            "model_config", f"{files.directory / 'merges.txt'}: it does not fit vocab.json: {error}"
         ) from error
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=True)

@@ -70,7 +70,7 @@ def _complete(files: ModelFiles, state: dict[str, torch.Tensor], model: Any) -> 
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise ModelRefused(
                 "model_weights",
-                f"{files.directory / files.weights.name}: it {reason} {shown}, by what config.json says",
+                f"{files.directory / files.weights.name}: by what config.json says, it {reason} {shown}",
             )
     return tied
 
