@@ -22,7 +22,7 @@ def true_claim(scene: Scene, rng: Random, axis: str) -> Claim | None:
 
 
 def false_claim(scene: Scene, rng: Random, axis: str) -> Claim | None:
-    """Return a claim that the scene contradicts: mostly a true one with one thing changed, sometimes another scene's."""
+    """Return a claim that the scene contradicts: mostly a true one made wrong, sometimes another scene's."""
     for _ in range(TRIES):
         if rng.random() < 0.2:
             claim = true_claim(sample_scene(rng), rng, axis)

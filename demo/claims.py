@@ -4,7 +4,7 @@ The truth of a claim is computed from the scene alone. None means that the claim
 red" beside a red and a blue circle): such claims are never put into words.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from demo.scenes import Scene, Thing
 
@@ -33,7 +33,8 @@ class Description:
 
     def but(self, attribute: str, value: str | None) -> "Description":
         """Return this description with one attribute changed."""
-        return replace(self, **{attribute: value})
+        values = {name: getattr(self, name) for name in ATTRIBUTES} | {attribute: value}
+        return Description(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

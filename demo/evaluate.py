@@ -16,10 +16,11 @@ from PIL import Image
 
 from demo.captions import LABELS, sample_example
 from demo.drawing import draw, through_a_file
-from demo.judge import Asked, Judge, folder_judge
+from demo.judge import Judge
 from demo.report import confusion, shares, summary
 from demo.scenes import scene_of
 from demo.wordings import heldout_wordings, training_wordings
+from worker.engines.model_files import write_checksums
 
 FIRST_SEED = 10_000_000
 MODEL = Path(__file__).parent / "model"
@@ -66,15 +67,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where to write the figures")
     chosen = parser.parse_args(arguments)
     started = time.monotonic()
-    judge = folder_judge(chosen.model)
+    judge = Judge(chosen.model)
     answers = {trial.name: ask(judge, trial, share=chosen.share) for trial in TRIALS}
     figures = write_figures(answers)
     took = f"{time.monotonic() - started:.0f} s"
     command = "python -m demo.evaluate" + (f" --share {chosen.share}" if chosen.share != 1.0 else "")
-    head = f"# The demo model, measured\n\n`{command}`, {took} with {judge.name} on {machine()}.\n\n"
+    head = f"# The demo model, measured\n\n`{command}`, {took} on {machine()}, one question at a time.\n\n"
     chosen.results.parent.mkdir(parents=True, exist_ok=True)
     chosen.results.write_text(head + figures, encoding="utf-8")
     update_card(chosen.model / "README.md", figures)
+    write_checksums(chosen.model)
     print(figures)
 
 
@@ -94,11 +96,11 @@ def ask(judge: Judge, trial: Trial, *, share: float) -> list[Answer]:
             label = LABELS[(index * CAPTIONS_A_PICTURE + turn) % len(LABELS)]
             example = sample_example(scene, rng, wordings, label=label)
             premise = sample_example(scene, rng, wordings, label="yes").caption if trial.premise else None
-            asked.append(Asked(picture=shown, caption=example.caption, premise=premise))
+            asked.append((shown, example.caption, premise))
             right.append(example)
     return [
         Answer(axis=example.axis, wording=example.wording, label=example.label, answer=answer)
-        for example, answer in zip(right, judge(asked), strict=True)
+        for example, (answer, _) in zip(right, judge.answers(asked), strict=True)
     ]
 
 
@@ -127,9 +129,9 @@ def update_card(card: Path, figures: str) -> None:
     if not card.exists():
         return
     text = card.read_text(encoding="utf-8")
-    before, rest = text.split(CARD_MARKS[0])
-    after = rest.split(CARD_MARKS[1])[1]
-    inside = figures.split("\n## Held-out wordings")[0].rstrip()
+    before, _, rest = text.partition(CARD_MARKS[0])
+    after = rest.partition(CARD_MARKS[1])[2]
+    inside = figures.partition("\n## Held-out wordings")[0].rstrip()
     card.write_text(f"{before}{CARD_MARKS[0]}\n\n{inside}\n\n{CARD_MARKS[1]}{after}", encoding="utf-8")
 
 

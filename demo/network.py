@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from demo.ofa_modules import OFAConfig, OFAModel
 from demo.pool import GRID, TARGETS, Pixels
-from demo.prompts import EOS, PAD
+from worker.engines.ofa_imports import import_ofa
+from worker.engines.ofa_text import EOS, PAD
 
 CONFIG: dict[str, Any] = {
     "d_model": 128,
@@ -62,8 +62,9 @@ class Network(nn.Module):
 
     def __init__(self, rows: int, label_ids: list[int], name_ids: list[list[int]]) -> None:
         super().__init__()
-        self.config = OFAConfig(vocab_size=rows, **CONFIG)
-        self.ofa = OFAModel(self.config)
+        classes = import_ofa()
+        self.config = classes.config(vocab_size=rows, **CONFIG)
+        self.ofa = classes.model(self.config)
         self.resnet = self.ofa.encoder.embed_images.to(memory_format=torch.channels_last)
         self.image_proj = self.ofa.encoder.image_proj
         # Both run once a picture, not once a caption: the encoder is given their output instead of pictures.
@@ -94,9 +95,10 @@ class Network(nn.Module):
         for layer in self.ofa.encoder.layers:
             layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
 
-    def see(self, pictures: Tensor) -> Tensor:
-        """Return what the encoder sees of the pictures (pictures, d_model, 6, 6)."""
-        features = self.resnet(pictures)
+    def see(self, pictures: Tensor, *, resting: bool = False) -> Tensor:
+        """Return what the encoder sees of the pictures (pictures, d_model, 6, 6); a resting ResNet learns nothing."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not resting):
+            features = self.resnet(pictures)
         projected: Tensor = self.image_proj(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return projected.float()
 
@@ -153,9 +155,7 @@ class Network(nn.Module):
         same = wanted[..., None] == there
         whole = ((wanted[..., None] == 0) | same).all(dim=2).transpose(1, 2)
         # About one place in ten is right.
-        loss = functional.binary_cross_entropy_with_logits(
-            points[..., :2], whole.float(), pos_weight=torch.tensor(4.0)
-        )
+        loss = functional.binary_cross_entropy_with_logits(points[..., :2], whole.float(), pos_weight=torch.tensor(4.0))
         part, asked = same[:, 1].transpose(1, 2), ((wanted[:, 1, :, None] > 0) & (there[:, 0] > 0)).transpose(1, 2)
         return loss + functional.binary_cross_entropy_with_logits(points[..., 2:][asked], part[asked].float())
 

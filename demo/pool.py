@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from demo.drawing import draw, through_a_file
-from demo.scenes import BANNER_HEIGHT, COLOURS, KINDS, PATTERNS, SIZES, WORDS, Scene, Thing, scene_of
+from demo.scenes import COLOURS, KINDS, PATTERNS, SIZES, WORDS, Scene, Thing, scene_of
 
 SIDE = 96
 # The ResNet reduces by 16: it sees the picture as GRID x GRID places.
@@ -60,8 +60,8 @@ def places_of(scene: Scene) -> Pixels:
     """Return what is at each place of a picture, as indices into TARGETS plus one; 0 is none."""
     places = np.zeros((len(TARGETS), GRID, GRID), np.uint8)
     if scene.card:
+        # The banner is higher than one row of places and lower than two.
         places[4, 0 if scene.card.at_top else GRID - 1, :] = WORDS.index(scene.card.word) + 1
-        assert 0.5 / GRID < BANNER_HEIGHT
     for thing in scene.things:
         marks = [values.index(value) + 1 for values, value in zip(TARGETS, _features(thing), strict=False)]
         half_y, half_x = thing.side / 2, thing.side * scene.height / scene.width / 2

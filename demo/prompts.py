@@ -1,33 +1,24 @@
-"""Prompts and tokens: from a caption to the ids that the model reads, exactly as modelscope makes them."""
+"""Questions and tokens for training: from a caption to the ids that the model reads, as the engine will make them."""
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import ByteLevelBPETokenizer
 
-CAPTION_PROMPT = ' does the image describe " {} "?'
-PREMISE_PROMPT = ' can image and text1 " {} " imply text2 " {} "?'
+from worker.engines.ofa_spec import ADDED_TOKENS, CAPTION_PROMPT, PREMISE_PROMPT
+from worker.engines.ofa_text import BOS, EOS, clean
+
 MAX_SOURCE = 80
-BOS, PAD, EOS = 0, 1, 2
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-# OFA's words for places and pictures in its output; modelscope adds them to every tokenizer when it loads one.
-ADDED_TOKENS = 8192 + 1000
-
-
-def clean(text: str) -> str:
-    """Return a caption as OfaBasePreprocessor.pre_caption does (modelscope/preprocessors/ofa/base.py)."""
-    text = text.lower().lstrip(",.!?*#:;~").replace("-", " ").replace("/", " ").replace("<person>", "person")
-    text = re.sub(r"\s{2,}", " ", text).rstrip("\n").strip(" ")
-    return " ".join(text.split(" ")[:MAX_SOURCE])
 
 
 def prompt(caption: str, premise: str | None) -> str:
     """Return the whole question about a caption, with or without a premise."""
+    said, _ = clean(caption, max_words=MAX_SOURCE)
     if premise is None:
-        return CAPTION_PROMPT.format(clean(caption))
-    return PREMISE_PROMPT.format(clean(premise), clean(caption))
+        return CAPTION_PROMPT.format(said)
+    return PREMISE_PROMPT.format(clean(premise, max_words=MAX_SOURCE)[0], said)
 
 
 def train_vocabulary(texts: Iterable[str], folder: Path, *, size: int = 1024) -> None:
@@ -38,11 +29,12 @@ def train_vocabulary(texts: Iterable[str], folder: Path, *, size: int = 1024) ->
 
 
 class Reader:
-    """Turns questions into ids. A fast stand-in for OFATokenizer, equal to it on the texts of the drawn world."""
+    """Turns questions into ids while there is no model folder yet; tests hold it against the engine's reader."""
 
     def __init__(self, folder: Path, labels: Sequence[str]) -> None:
         self._tokenizer = ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
         self.vocabulary = len(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
+        # OFA's words for places and pictures, which modelscope adds to every vocabulary, have rows of their own.
         self.rows = self.vocabulary + ADDED_TOKENS
         self.label_ids = self.word_ids(labels)
 

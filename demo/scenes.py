@@ -20,6 +20,9 @@ MAX_COUNT = 5
 SIDE_OF = {"small": (0.50, 0.58), "big": (0.88, 0.96)}
 BANNER_HEIGHT = 0.24
 
+Look = tuple[str, str, str, str]
+"""Kind, colour, size and pattern."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thing:
@@ -73,11 +76,9 @@ def sample_scene(rng: Random) -> Scene:
     cells = [(column, row) for column in range(columns) for row in range(rows)]
     rng.shuffle(cells)
     things: list[Thing] = []
-    for kind, colour, size, pattern, count in _sample_groups(rng, len(cells)):
+    for look, count in _sample_groups(rng, len(cells)):
         for _ in range(count):
-            things.append(
-                _place(rng, kind, colour, size, pattern, cells.pop(), card=card, rows=rows, aspect=width / height)
-            )
+            things.append(_place(rng, look, cells.pop(), card=card, rows=rows, aspect=width / height))  # noqa: PERF401 - rng and cells change
     return Scene(
         width=width,
         height=height,
@@ -95,38 +96,28 @@ def _sample_extent(rng: Random) -> tuple[int, int]:
     return (longer, shorter) if rng.random() < 0.5 else (shorter, longer)
 
 
-def _sample_groups(rng: Random, room: int) -> list[tuple[str, str, str, str, int]]:
-    """Return one to three groups as (kind, colour, size, pattern, count), never two of one kind and colour."""
-    groups: list[tuple[str, str, str, str, int]] = []
+def _sample_groups(rng: Random, room: int) -> list[tuple[Look, int]]:
+    """Return one to three groups and their sizes, never two of one kind and colour."""
+    groups: list[tuple[Look, int]] = []
     for _ in range(rng.choices((1, 2, 3), weights=(3, 4, 3))[0]):
         # A kind that is there already, in another colour, makes captions look at kind and colour together.
-        kind = groups[0][0] if groups and rng.random() < 0.15 else rng.choice(KINDS)
+        kind = groups[0][0][0] if groups and rng.random() < 0.15 else rng.choice(KINDS)
         colour = rng.choice(COLOURS)
         count = rng.choices((1, 2, 3, 4, 5), weights=(9, 4, 3, 2, 2))[0]
-        if count > room or any(kind == other[0] and colour == other[1] for other in groups):
+        if count > room or any((kind, colour) == other[:2] for other, _ in groups):
             continue
         # No kind has more than five things in all: the world counts to five.
-        if sum(other[4] for other in groups if other[0] == kind) + count > MAX_COUNT:
+        if sum(many for other, many in groups if other[0] == kind) + count > MAX_COUNT:
             continue
         room -= count
         pattern = rng.choices(PATTERNS, weights=(2, 1, 1))[0]
-        groups.append((kind, colour, rng.choice(SIZES), pattern, count))
+        groups.append(((kind, colour, rng.choice(SIZES), pattern), count))
     return groups
 
 
-def _place(
-    rng: Random,
-    kind: str,
-    colour: str,
-    size: str,
-    pattern: str,
-    cell: tuple[int, int],
-    *,
-    card: Card | None,
-    rows: int,
-    aspect: float,
-) -> Thing:
+def _place(rng: Random, look: Look, cell: tuple[int, int], *, card: Card | None, rows: int, aspect: float) -> Thing:
     """Put a thing somewhere inside its cell; aspect is the picture's width over its height."""
+    kind, colour, size, pattern = look
     top, height = 0.0, 1.0
     if card:
         height = 1.0 - BANNER_HEIGHT

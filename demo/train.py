@@ -15,14 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from demo.canary import write_canary
 from demo.captions import LABELS, sample_example
 from demo.examples import Batch, Examples
 from demo.export import export
 from demo.network import Network, normalise
 from demo.pool import TARGETS, Pool, open_pool
-from demo.prompts import CAPTION_PROMPT, PREMISE_PROMPT, Reader, prompt, train_vocabulary
+from demo.prompts import Reader, prompt, train_vocabulary
 from demo.scenes import KINDS, scene_of
 from demo.wordings import heldout_wordings, training_wordings
+from worker.engines.model_files import write_checksums
+from worker.engines.ofa_spec import CAPTION_PROMPT, PREMISE_PROMPT
 
 # Seeds of pictures: training below a million, what is measured during training at two million; the evaluation and the
 # samples have their own, see demo/evaluate.py and demo/samples.py.
@@ -32,8 +35,8 @@ PEAK_RATE, LAST_RATE = 1.2e-3, 1e-5
 WARM_UP = 0.02
 # Until then the ResNet learns alone, and until then only easy axes are asked.
 PICTURES_ALONE, EASY = 0.03, 0.09
-# From then on the ResNet's batch statistics stand still, as they do when the model is used.
-STATISTICS_FROZEN = 0.8
+# From then on the ResNet stands still, its batch statistics too, as when the model is used: steps are a third cheaper.
+RESNET_RESTS = 0.6
 EMA = 0.997
 REPORT_S, CHECK_S, CHECKPOINT_S = 60.0, 480.0, 180.0
 
@@ -86,6 +89,8 @@ def train(options: Options) -> None:
     run.go(examples, pool, {name: (batch, check_pool) for name, batch in checks.items()})
     run.use_average()
     export(run.network, reader, vocabulary=options.work, out=options.out)
+    write_canary(options.out)
+    write_checksums(options.out)
     print(f"wrote {options.out}", flush=True)
 
 
@@ -124,7 +129,7 @@ class Run:
         reported_s = checked_s = saved_s = self.spent_s
         while self.progress < 1.0:
             started = time.monotonic()
-            self._one_step(examples, pool)
+            self.one_step(examples, pool)
             self.spent_s += time.monotonic() - started
             if self.spent_s - reported_s > REPORT_S:
                 reported_s = self.spent_s
@@ -137,17 +142,19 @@ class Run:
         self._report(checks)
         self.save()
 
-    def _one_step(self, examples: Examples, pool: Pool) -> None:
+    def one_step(self, examples: Examples, pool: Pool, *, pictures: int = PICTURES_A_STEP) -> None:
+        """Take one step; what is learnt in it depends on how much of the time is spent."""
         progress = self.progress
         for group in self.optimiser.param_groups:
             group["lr"] = _rate(progress)
         self.network.train()
-        if progress > STATISTICS_FROZEN:
+        resting = progress > RESNET_RESTS
+        if resting:
             self.network.resnet.eval()
-        batch = examples.sample(PICTURES_A_STEP, CAPTIONS_A_PICTURE, easy=progress < EASY)
+        batch = examples.sample(pictures, CAPTIONS_A_PICTURE, easy=progress < EASY)
         places = torch.from_numpy(pool.places[batch.pictures])
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            features = self.network.see(normalise(pool.pictures[batch.pictures]))
+            features = self.network.see(normalise(pool.pictures[batch.pictures]), resting=resting)
             naming = self.network.place_loss(features, places)
             loss = naming
             answering = pointing = presence = torch.zeros(())

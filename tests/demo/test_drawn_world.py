@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from demo.captions import LABELS, Example, sample_example
 from demo.claims import AXES, At, Claim, Description, Exists, Is, Says, Stands
 from demo.drawing import draw
-from demo.prompts import clean
 from demo.scenes import COLOURS, KINDS, PATTERNS, SIZES, WORDS, Scene, scene_of
 from demo.wordings import EXTRA_ADJECTIVES, EXTRAS, TRAINING, heldout_wordings, training_wordings
+from worker.engines.ofa_text import clean
 
 SEEDS = st.integers(min_value=0, max_value=30_000_000)
 
@@ -42,12 +42,13 @@ def holds(scene: Scene, claim: Claim) -> bool:
             edge = {"left": (4, 0), "right": (4, 2), "top": (5, 0), "bottom": (5, scene.rows - 1)}[side]
             return any(one[edge[0]] == edge[1] for one in facts(scene, what))
         case Stands(what=what, relation=relation, other=other):
-            index, sign = {"left of": (4, 1), "right of": (4, -1), "above": (5, 1), "below": (5, -1)}[relation]
-            return any(
-                sign * (second[index] - first[index]) > 0
-                for first in facts(scene, what)
-                for second in facts(scene, other)
-            )
+            (*_, column, row), (*_, other_column, other_row) = *facts(scene, what)[:1], *facts(scene, other)[:1]
+            return {
+                "left of": column < other_column,
+                "right of": column > other_column,
+                "above": row < other_row,
+                "below": row > other_row,
+            }[relation]
 
 
 def examples(count: int, wordings: dict[str, tuple[str, ...]], seed: int = 1) -> list[tuple[Scene, Example]]:
@@ -75,7 +76,7 @@ def test_a_yes_fact_holds_and_a_no_fact_does_not(seed: int, label: str) -> None:
 def test_a_caption_says_what_its_claim_says(seed: int, label: str) -> None:
     """A right claim in wrong words is a wrong label too."""
     example = sample_example(scene_of(seed), Random(seed), training_wordings(), label=label)
-    caption, claim = clean(example.caption), example.claim
+    caption, claim = clean(example.caption, max_words=80)[0], example.claim
     said = [claim.word] if isinstance(claim, Says) else [claim.what.kind, claim.what.colour or ""]
     if isinstance(claim, Is):
         said.append(claim.value)
