@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from audit.holder import Holder
 from audit.pair import BatchId, ChunkNumber
 from db.claim import locked_chunk
 from db.death import Cause, bury, cause_of_death, holder_of, is_abandoned
 from db.engine import Database, db_now
-from db.tables import ChunkState, chunks
+from db.tables import BatchState, ChunkState, batches, chunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,17 @@ def _bury(database: Database, batch: BatchId, number: ChunkNumber, rules: Rules)
         return Buried(batch=batch, chunk=number, holder=holder_of(chunk), cause=cause, parked=parked)
 
     return database.transact(work)
+
+
+def unpark(database: Database) -> int:
+    """Give every parked chunk of an open batch a new life; returns how many. For a person who has mended the cause."""
+    open_batches = select(batches.c.id).where(batches.c.state == BatchState.OPEN)
+    revived = (
+        update(chunks)
+        .where(chunks.c.state == ChunkState.PARKED, chunks.c.batch.in_(open_batches))
+        .values(state=ChunkState.PENDING, deaths=0, sent_at=None, sends=0)
+    )
+    return database.transact(lambda connection: connection.execute(revived).rowcount)
 
 
 def parked_chunks(database: Database) -> Sequence[tuple[BatchId, ChunkNumber]]:

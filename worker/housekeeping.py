@@ -109,7 +109,7 @@ class Housekeeper:
     def _report(self, buried: Buried) -> None:
         told = {"batch": buried.batch, "chunk": buried.chunk, "pid": buried.holder.pid, "cause": buried.cause.value}
         if buried.parked:
-            log.error("chunk parked", cure="see the worker's log, then `caption-audit sweep --parked`", **told)
+            log.error("chunk parked", cure="mend what the log names, then: caption-audit sweep --parked", **told)
         else:
             log.warning("claim taken over", **told)
 

@@ -15,7 +15,7 @@ from db.exports import outcomes
 from db.lease import mark, release, renew
 from db.queries import progress
 from db.record import Recorded, record
-from db.sweep import Rules, parked_chunks, sweep
+from db.sweep import Rules, parked_chunks, sweep, unpark
 from tests.support.claims import attempt, batch_of, broken, claimant, dead_process, elsewhere, no, take, yes
 from tests.support.ledger_rows import a_pair, add_batch, add_chunk, add_pair
 from tests.support.waiting import wait_until
@@ -182,6 +182,18 @@ def test_deaths_that_blame_nobody_park_the_chunk(database: Database) -> None:
     assert attempt(database, batch) is Refusal.PARKED
     assert parked_chunks(database) == [(batch, 0)]
     assert (progress(database, batch).state, results(database, batch)) == ("parked", {})
+
+
+def test_parked_chunks_are_revived_by_a_person_alone(database: Database) -> None:
+    """When the cause is mended the chunk starts anew, and a cancelled batch stays cancelled."""
+    batch, cancelled = batch_of(database, 2), batch_of(database, 2)
+    for one in (batch, cancelled):
+        release(database, take(database, one, by=claimant(max_deaths=1)), charge=True)
+    cancel_batch(database, cancelled)
+    assert sweep(database, FIVE) == []
+    assert unpark(database) == 1
+    assert take(database, batch).careful is False
+    assert attempt(database, cancelled) is Refusal.CANCELLED
 
 
 def test_a_charged_release_counts_towards_parking(database: Database) -> None:

@@ -1,0 +1,144 @@
+"""One outcome a pair, in the pair's own words, whatever its neighbours do."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audit.errors import EngineFault, PoisonedProcess
+from audit.pair import Pair, Row
+from audit.settings import read_settings
+from audit.verdict import Failure, Outcome, Scores, Verdict
+from tests.support.manifests import draw
+from worker.engines.base import Engine, EngineCard
+from worker.engines.canary import prove
+from worker.engines.stub import StubEngine
+from worker.judging import Desk, content_key, judge_pairs
+from worker.pictures import quick_pictures
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One good picture, one that is empty."""
+    folder = tmp_path_factory.mktemp("pictures")
+    draw(folder / "red.png")
+    (folder / "empty.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        yield pool
+
+
+def desk(decoders: ThreadPoolExecutor, *, micro_batch: int = 4, remembered: dict[str, Scores] | None = None) -> Desk:
+    return Desk(
+        engine=StubEngine(),
+        prove=prove,
+        remember=(remembered or {}).get,
+        max_caption_chars=4000,
+        micro_batch=micro_batch,
+        decoders=decoders,
+        decode_ahead=micro_batch + 2,
+    )
+
+
+def pairs(*described: tuple[str, str]) -> list[Pair]:
+    return [
+        Pair(row=Row(row), id=f"p{row}", image=image, caption=caption) for row, (image, caption) in enumerate(described)
+    ]
+
+
+def judged(chunk: Sequence[Pair], folder: Path, at: Desk) -> list[Outcome]:
+    with quick_pictures(str(folder), read_settings({})) as pictures:
+        return [
+            outcome
+            for some in judge_pairs(chunk, desk=at, pictures=pictures, stopping=lambda: False)
+            for outcome in some
+        ]
+
+
+def codes(outcomes: Sequence[Outcome]) -> list[str]:
+    return [
+        outcome.result.code if isinstance(outcome.result, Failure) else str(outcome.result.label)
+        for outcome in outcomes
+    ]
+
+
+@given(
+    kinds=st.lists(st.sampled_from(["yes", "no", "empty", "missing", "blank", "nan", "oom"]), max_size=30),
+    micro_batch=st.integers(1, 9),
+)
+def test_every_pair_gets_its_own_outcome_in_order(
+    kinds: list[str], micro_batch: int, folder: Path, decoders: ThreadPoolExecutor
+) -> None:
+    """No mix of good and bad neighbours, and no batch size, changes what a pair gets."""
+    described = {
+        "yes": ("red.png", "stub:yes", "Yes"),
+        "no": ("red.png", "stub:no", "No"),
+        "empty": ("empty.png", "stub:yes", "image_empty"),
+        "missing": ("gone.png", "stub:yes", "file_missing"),
+        "blank": ("red.png", " \u200b ", "caption_empty"),
+        "nan": ("red.png", "stub:nan", "engine_failed"),
+        "oom": ("red.png", "stub:oom>0", "out_of_device_memory"),
+    }
+    chunk = pairs(*(described[kind][:2] for kind in kinds))
+    outcomes = judged(chunk, folder, desk(decoders, micro_batch=micro_batch))
+    assert [outcome.row for outcome in outcomes] == list(range(len(kinds)))
+    assert codes(outcomes) == [described[kind][2] for kind in kinds]
+
+
+def test_a_remembered_pair_does_not_ask_the_engine(folder: Path, decoders: ThreadPoolExecutor) -> None:
+    """The same picture, caption and model were judged before; the answer is marked as cached."""
+    first = judged(pairs(("red.png", "stub:yes")), folder, desk(decoders))[0]
+    assert isinstance(first.result, Verdict)
+    again = desk(decoders, remembered={str(first.content_key): first.result.scores})
+    second = judged(pairs(("red.png", "stub:yes")), folder, again)[0]
+    assert (second.cached, second.result, "model" in second.stage_ms) == (True, first.result, False)
+
+
+def test_a_sick_engine_is_nobodys_fault(folder: Path, decoders: ThreadPoolExecutor) -> None:
+    """When the canary fails too, no pair is blamed: the whole chunk goes back."""
+
+    def sick(_engine: Engine) -> None:
+        raise EngineFault("canary_failed", "it cannot judge at all")
+
+    at = desk(decoders)
+    broken = Desk(**{name: getattr(at, name) for name in Desk.__slots__} | {"prove": sick})  # type: ignore[attr-defined]
+    with pytest.raises(EngineFault, match="canary_failed"):
+        judged(pairs(("red.png", "stub:yes"), ("red.png", "stub:nan")), folder, broken)
+
+
+def test_a_poisoned_process_answers_nothing_more(folder: Path, decoders: ThreadPoolExecutor) -> None:
+    """After a CUDA error every later answer is suspect: no splitting, no retry."""
+    with pytest.raises(PoisonedProcess):
+        judged(pairs(("red.png", "stub:yes"), ("red.png", "stub:poison")), folder, desk(decoders))
+
+
+def test_stopping_keeps_what_is_judged(folder: Path, decoders: ThreadPoolExecutor) -> None:
+    """A shutdown between two micro-batches ends the stream; the rest has no outcome."""
+    answers = iter([False, False, True])
+    with quick_pictures(str(folder), read_settings({})) as pictures:
+        got = list(
+            judge_pairs(
+                pairs(*[("red.png", "stub:yes")] * 10),
+                desk=desk(decoders, micro_batch=2),
+                pictures=pictures,
+                stopping=lambda: next(answers),
+            )
+        )
+    assert [[outcome.row for outcome in some] for some in got] == [[0, 1], [2, 3]]
+
+
+CARD = EngineCard(engine="e", model="m", revision="r", precision="p", device="d", prompt="q", preprocessing="x")
+
+
+@given(st.text(), st.text(), st.none() | st.text(), st.none() | st.text())
+def test_different_questions_have_different_keys(one: str, other: str, first: str | None, second: str | None) -> None:
+    """A cache that confuses two questions would answer wrongly for ever."""
+    same = content_key("s", one, first, CARD) == content_key("s", other, second, CARD)
+    assert same == ((one, first) == (other, second))
