@@ -4,14 +4,17 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
 from sqlalchemy import func, select
 
+from audit.errors import LedgerUnavailable
 from audit.message import Lane, queue_name
 from audit.settings import Settings
 from db.engine import Database, open_database
 from db.tables import batches, chunks, outcomes, pairs
 from producer import submit
 from tests.support.manifests import write_csv
+from tests.support.postgres_server import PostgresServer
 from tests.support.processes import python
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -121,3 +124,24 @@ def states(database: Database) -> set[str]:
     opened = select(chunks.c.state).join(batches, batches.c.id == chunks.c.batch).where(batches.c.state == "open")
     with database.reading() as connection:
         return set(connection.scalars(opened))
+
+
+def test_a_ledger_killed_in_the_middle_is_said_so_and_the_batch_is_continued(
+    tmp_path: Path, own_postgres: PostgresServer, redis_url: str, model_directory: Path
+) -> None:
+    """Exit status 69 with nothing claimable; after the restart the same command goes on where it stopped."""
+    fields = {"home": tmp_path / "home", "database_url": own_postgres.url("ledger"), "redis_url": redis_url}
+    settings = Settings.model_validate({**fields, "model": str(model_directory)})
+    path = big_manifest(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("producer.registering.SLICE_ROWS", 256)
+        with pytest.raises(LedgerUnavailable):
+            submit(path, settings=settings, on_progress=lambda _, __: own_postgres.kill())
+    own_postgres.start()
+    database = open_database(settings.ledger_url)
+    assert states(database) == set()
+    seen: list[int] = []
+    with submit(path, settings=settings, on_progress=lambda done, _: seen.append(done)) as handle:
+        assert (handle.new, handle.pairs, seen) == (True, 1800, [ROWS])
+    check_complete(database)
+    database.close()
