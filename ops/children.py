@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from audit.holder import start_ticks
 
@@ -37,9 +37,16 @@ class Child:
 
 
 def start(
-    command: Sequence[str], *, output: int | IO[bytes], environ: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    output: int,
+    environ: Mapping[str, str] | None = None,
+    keep: Sequence[int] = (),
 ) -> "subprocess.Popen[bytes]":
-    """Start a process that Ctrl-C does not reach, and that is told to stop (TERM) when this process dies."""
+    """Start a process that Ctrl-C does not reach, and that is told to stop (TERM) when this process dies.
+
+    `keep` are descriptors that it gets besides its output.
+    """
     # A session of its own: the terminal's Ctrl-C would otherwise stop Redis under the worker's feet.
     return subprocess.Popen(
         command,
@@ -48,6 +55,7 @@ def start(
         stderr=subprocess.STDOUT,
         env=None if environ is None else dict(environ),
         start_new_session=True,
+        pass_fds=keep,
         preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - two system calls, nothing that takes a lock
     )
 

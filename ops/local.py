@@ -86,6 +86,7 @@ class LocalSystem:
                 self._start_worker()
             return False
         status = self.worker.left()
+        self._show_news()
         if status is None:
             return self.worker.is_ready()
         if status in FINAL_STATUSES:
@@ -106,13 +107,19 @@ class LocalSystem:
             self.worker.ask_to_stop()
             deadline = time.monotonic() + self.settings.shutdown_grace_s
             while self.worker.left() is None and time.monotonic() < deadline and not at_once():
+                self._show_news()
                 time.sleep(POLL_S)
             self.worker.end()
+            self._show_news()
         if self.redis is not None:
             self.redis.stop()
 
+    def _show_news(self) -> None:
+        while self.worker is not None and self.worker.news:
+            self._show(self.worker.news.popleft())
+
     def _start_worker(self) -> None:
-        self.worker, self._start_at = WorkerProcess(self.settings, self._environ, self._show), None
+        self.worker, self._start_at = WorkerProcess(self.settings, self._environ), None
         self._lock.add(child_of("worker", self.worker.process))
 
 

@@ -24,7 +24,7 @@ def one_line(text: str, *, limit: int = 600) -> str:
 def duration(seconds: float) -> str:
     """`12.3 s`, `4 min 05 s` or `3 h 20 min`."""
     if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"

@@ -3,14 +3,14 @@
 import json
 import logging
 import logging.handlers
+import os
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from audit.settings import Settings
 from ops import children
@@ -25,17 +25,25 @@ LAST_WORDS = "caption-audit: "
 
 
 class WorkerProcess:
-    """One run of `caption-audit worker`; `show` gets the lines that a person should see."""
+    """One run of `caption-audit worker`. `news` are lines that a person should see, oldest first."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str], show: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
-        self._show = show
+        self.news: deque[str] = deque(maxlen=1000)
         self.reason: str | None = None
         self.started_at = time.time()
-        command = children.python_command("ops.cli", "worker")
+        reading, writing = os.pipe()
         fields = {"AUDIT_HOME": str(settings.home), **environ}
-        self.process = children.start(command, output=subprocess.PIPE, environ=children.python_environment(fields))
-        self._reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
+        # The worker holds the reading end too: when `up` is killed, its last lines must not fail with a broken pipe.
+        # Celery's handler of TERM prints, takes that error for a lost connection, and would never stop.
+        self.process = children.start(
+            children.python_command("ops.cli", "worker"),
+            output=writing,
+            environ=children.python_environment(fields),
+            keep=(reading,),
+        )
+        os.close(writing)
+        self._reader = threading.Thread(target=self._read, args=(reading,), daemon=True)
         self._reader.start()
 
     @property
@@ -76,18 +84,18 @@ class WorkerProcess:
         children.kill(self.pid)
         self.process.wait()
 
-    def _read(self, stream: IO[bytes] | None) -> None:
-        if stream is None:
-            return
+    def _read(self, descriptor: int) -> None:
         log = open_log(self._settings.home / "logs" / "worker.log")
-        for raw in stream:
-            line = raw.decode(errors="replace").rstrip("\n")
-            log.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
-            if line.startswith(LAST_WORDS):
-                self.reason = one_line(line.removeprefix(LAST_WORDS))
-            shown = human(line)
-            if shown:
-                self._show(shown)
+        with open(descriptor, "rb") as stream:
+            for raw in stream:
+                line = raw.decode(errors="replace").rstrip("\n")
+                log.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
+                if line.startswith(LAST_WORDS):
+                    self.reason = one_line(line.removeprefix(LAST_WORDS))
+                shown = human(line)
+                if shown:
+                    # Not printed here: a terminal that was stopped with Ctrl-S must not stop the worker.
+                    self.news.append(shown)
 
 
 def human(line: str) -> str | None:

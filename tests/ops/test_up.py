@@ -1,0 +1,149 @@
+"""`up`: everything in one terminal, one at a time, and nothing to clean up whatever happens."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.ops.conftest import COMMAND, Cli
+from tests.support.manifests import small_manifest
+from tests.support.waiting import wait_until
+
+START_S = 60.0
+
+
+class Up:
+    """A running `caption-audit up`."""
+
+    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+        self.home = Path(environment["AUDIT_HOME"])
+        self.out, self.err = folder / f"up-{time.monotonic_ns()}.out", folder / f"up-{time.monotonic_ns()}.err"
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen([*COMMAND, "up"], env=environment, cwd=folder, stdout=out, stderr=err)
+
+    def ready(self) -> "Up":
+        wait_until(self._ready, timeout_s=START_S, what="up to be ready")
+        return self
+
+    def _ready(self) -> bool:
+        assert self.process.poll() is None, self.err.read_text()
+        return "caption-audit is up" in self.out.read_text()
+
+    def children(self) -> dict[str, psutil.Process]:
+        """Redis and the worker, as the lock file names them."""
+        told = json.loads((self.home / "up.lock").read_text())
+        alive = [child for child in told["children"] if psutil.pid_exists(child["pid"])]
+        return {child["kind"]: psutil.Process(child["pid"]) for child in alive}
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def stub(environment: dict[str, str], model_directory: Path) -> dict[str, str]:
+    """The environment of a worker that answers without a model."""
+    return environment | {
+        "AUDIT_ENGINE": "stub",
+        "AUDIT_MODEL": str(model_directory),
+        "AUDIT_DEVICES": "cpu",
+        "AUDIT_FEED_EVERY_S": "0.2",
+    }
+
+
+@pytest.fixture
+def start_up(stub: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Up]]:
+    started: list[Up] = []
+
+    def start(**env: str) -> Up:
+        started.append(Up(stub | env, tmp_path))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+
+
+def gone(processes: dict[str, psutil.Process]) -> bool:
+    return not any(process.is_running() and process.status() != "zombie" for process in processes.values())
+
+
+def test_up_judges_what_is_submitted_and_ctrl_c_ends_everything(
+    start_up: Callable[..., Up], cli: Cli, stub: dict[str, str], tmp_path: Path
+) -> None:
+    """The README's two commands: `up` in one terminal, `submit --watch` in another; Ctrl-C leaves nothing behind."""
+    up = start_up().ready()
+    submitted = cli("submit", str(small_manifest(tmp_path, pairs=5)), "--watch", "--json", **stub)
+    assert submitted.returncode == 0, submitted.stderr
+    told = json.loads(submitted.stdout)
+    assert (told["pairs"], told["new"], told["state"], told["counts"]["remaining"]) == (5, True, "done", 0)
+    children = up.children()
+    assert sorted(children) == ["redis", "worker"]
+    pool = {str(child.pid): child for child in children["worker"].children(recursive=True)}
+    assert pool
+
+    second = cli("up", **stub)
+    assert second.returncode == 1
+    assert f"process {up.process.pid} (`caption-audit up`, since " in second.stderr
+    assert len(second.stderr.splitlines()) == 1
+
+    assert up.end(signal.SIGINT) == 0
+    assert gone(children)
+    assert gone(pool)
+    assert not (up.home / "redis" / "redis.sock").exists()
+
+
+def test_what_a_killed_up_started_leaves_by_itself(start_up: Callable[..., Up]) -> None:
+    """A worker without its `up` would go on for ever, unseen; it must stop although nobody reads its log any more."""
+    up = start_up().ready()
+    children = up.children()
+    pool = {str(child.pid): child for child in children["worker"].children(recursive=True)}
+    up.end(signal.SIGKILL)
+    wait_until(lambda: gone(children | pool), timeout_s=20, what="Redis and the worker to leave")
+
+
+def test_after_a_kill_the_next_up_just_works(start_up: Callable[..., Up], cli: Cli, stub: dict[str, str]) -> None:
+    """No lock file, socket or process that survives a kill -9 may need a person's hand."""
+    first = start_up().ready()
+    children = first.children()
+    children["worker"].suspend()  # it cannot follow the TERM that it gets when its parent dies
+    first.end(signal.SIGKILL)
+    second = start_up().ready()
+    assert gone(children)
+    assert "ended a worker of an earlier run" in second.err.read_text()
+    assert second.end(signal.SIGTERM) == 0
+
+
+def test_a_worker_and_a_redis_that_die_are_started_again(start_up: Callable[..., Up]) -> None:
+    """One bad picture, or the kernel's out-of-memory killer, must not end the evening's run."""
+    up = start_up().ready()
+    before = up.children()
+    before["redis"].kill()
+    before["worker"].kill()
+
+    def both_again() -> Any:
+        now = up.children()
+        replaced = [kind for kind in now if now[kind].pid != before[kind].pid]
+        return sorted(replaced) == ["redis", "worker"] and up.err.read_text().count("worker ready") == 2
+
+    wait_until(both_again, timeout_s=START_S, what="both to be started again")
+    assert "the worker ended with signal 9; starting it again in 1.0 s" in up.err.read_text()
+    assert up.end(signal.SIGTERM) == 0
+
+
+def test_a_worker_that_refuses_ends_up_with_its_status_and_reason(start_up: Callable[..., Up], tmp_path: Path) -> None:
+    """A wrong setting is not cured by trying again every second."""
+    (tmp_path / "no-model").mkdir()
+    up = start_up(AUDIT_MODEL=str(tmp_path / "no-model"), AUDIT_ENGINE="ofa")
+    assert up.process.wait(timeout=START_S) == 2
+    last = up.err.read_text().splitlines()[-1]
+    assert last.startswith("caption-audit: the worker left with status 2: ")
+    assert "configuration.json is missing" in last
