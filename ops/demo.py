@@ -26,7 +26,7 @@ NAME = "demo samples"
 PAIRS = 320
 FLAGGED_SHOWN = 15
 # The cache would answer a second run without the model; small chunks keep the bar moving.
-OVERRIDES = {"AUDIT_MODEL": "demo", "AUDIT_ENGINE": "ofa", "AUDIT_CACHE": "false", "AUDIT_CHUNK_PAIRS": "32"}
+OVERRIDES = {"AUDIT_MODEL": "demo", "AUDIT_CACHE": "false", "AUDIT_CHUNK_PAIRS": "32"}
 IGNORED = ("DATABASE_URL", "REDIS_URL")
 """The demo is self-contained: it must not write samples into somebody's real ledger."""
 
@@ -64,7 +64,9 @@ def run_demo(*, pairs: int = PAIRS) -> int:
             except KeyboardInterrupt:
                 _say("stopping; `caption-audit demo` begins anew")
                 return 130
-            return _report(settings, handle.database, seen, ready_s=ready_s)
+            status = _report(settings, handle.database, seen, ready_s=ready_s)
+            _say("\nstopping Redis and the worker")
+            return status
 
 
 def accuracy(rows: "Sequence[OutcomeRow]") -> Accuracy:
@@ -137,8 +139,8 @@ def _report(settings: Settings, database: "Database", seen: "Progress", *, ready
         "counts": counts_line(seen),
         "failures": f"{failures} (broken on purpose)" if not found.unexpected else failures,
         "time": f"{duration(took_s)}, {seen.rate or 0:.1f} pairs/s (before: {duration(ready_s)} to start and load)",
-        "accuracy": f"{share:.1f} % of {found.judged} drawn pairs got their known label; of {found.known_no} wrong"
-        f" captions {found.known_no_flagged} are flagged",
+        "accuracy": f"{share:.1f} % of {found.judged} drawn pairs got their known label; of {found.known_no} pairs"
+        f" known as No {found.known_no_flagged} are flagged, {found.flagged - found.known_no_flagged} others too",
         "ledger": f"{settings.home / 'audit.db'}, kept",
     }
     for name, text in lines.items():

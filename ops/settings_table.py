@@ -1,0 +1,63 @@
+"""The table of settings in the README, made from the settings themselves.
+
+`python -m ops.settings_table` prints it; with `--check README.md` it compares the part between the two markers, and
+with `--write README.md` it replaces that part.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from audit.settings import Settings
+
+BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
+
+
+def table() -> str:
+    """Markdown: one line a setting, in the order of the code."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        variable = name.upper() if name in ("database_url", "redis_url") else f"AUDIT_{name.upper()}"
+        lines.append(f"| `{variable}` | {_default(field.default)} | {_cell(field.description or '')} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line; returns 1 when the checked file differs."""
+    parser = argparse.ArgumentParser(prog="python -m ops.settings_table", description=__doc__)
+    parser.add_argument("--check", metavar="FILE", type=Path)
+    parser.add_argument("--write", metavar="FILE", type=Path)
+    chosen = parser.parse_args(arguments)
+    file = chosen.check or chosen.write
+    if file is None:
+        print(table())
+        return 0
+    text = file.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        print(f"{file}: the markers {BEGIN} and {END} are missing", file=sys.stderr)
+        return 1
+    wanted = f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    if chosen.write:
+        file.write_text(wanted, encoding="utf-8")
+    elif wanted != text:
+        print(f"{file}: its settings are not those of the code: python -m ops.settings_table --write {file}")
+        return 1
+    return 0
+
+
+def _default(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
