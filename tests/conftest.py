@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -94,34 +95,41 @@ def own_postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(request: pytest.FixtureRequest) -> Iterator[str]:
-    """URL of an empty migrated ledger on the session's PostgreSQL; tests get copies of it."""
+def postgres_admin(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of a database from which others can be created, on the session's PostgreSQL."""
     given = os.environ.get("TEST_DATABASE_URL")
-    name = f"audit_template_{uuid4().hex[:12]}"
     if given:
-        run_admin(given, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        url = _named(given, name)
-        _migrate(url)
-        yield url
-        run_admin(given, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        yield given.replace("postgresql+psycopg://", "postgresql://")
         return
     server = PostgresServer(request.getfixturevalue("postgres_binaries"))
     server.start()
-    server.create(name)
-    _migrate(server.url(name))
-    yield server.url(name)
+    yield server.url("postgres")
     server.close()
 
 
+@pytest.fixture(scope="session")
+def postgres_template(postgres_admin: str) -> Iterator[str]:
+    """Name of an empty migrated ledger; tests get copies of it."""
+    with fresh_database(postgres_admin, template="template1") as url:
+        _migrate(url)
+        yield urlsplit(url).path.removeprefix("/")
+
+
 @pytest.fixture
-def postgres_url(postgres_template: str) -> Iterator[str]:
+def postgres_url(postgres_admin: str, postgres_template: str) -> Iterator[str]:
     """A fresh PostgreSQL ledger."""
-    name, template = f"audit_test_{uuid4().hex[:12]}", urlsplit(postgres_template).path.lstrip("/")
-    admin = _named(postgres_template, "postgres")
-    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-    run_admin(admin, copy)
-    yield _named(postgres_template, name)
-    run_admin(admin, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with fresh_database(postgres_admin, template=postgres_template) as url:
+        yield url
+
+
+@contextmanager
+def fresh_database(admin: str, *, template: str) -> Iterator[str]:
+    """A database of its own, dropped at the end whoever is still connected."""
+    name = f"audit_test_{uuid4().hex[:12]}"
+    create, drop = sql.SQL("CREATE DATABASE {} TEMPLATE {}"), sql.SQL("DROP DATABASE {} WITH (FORCE)")
+    run_admin(admin, create.format(sql.Identifier(name), sql.Identifier(template)))
+    yield urlsplit(admin)._replace(path=f"/{name}").geturl()
+    run_admin(admin, drop.format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session")
@@ -190,7 +198,3 @@ def _migrate(url: str) -> None:
 
 def _driver(url: str) -> str:
     return Settings.model_validate({"database_url": url}).ledger_url
-
-
-def _named(url: str, name: str) -> str:
-    return urlsplit(url)._replace(path=f"/{name}").geturl()

@@ -1,60 +1,22 @@
 """Registering: slices, duplicates, conflicts, and going on where somebody else stopped."""
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from audit.errors import LedgerUnavailable, UsageError
-from audit.message import Lane
-from audit.pair import BatchId, Pair, Row
-from audit.verdict import Failure
+from audit.pair import Pair, Row
 from db.cancel import cancel_batch
 from db.codec import row_to_pair
 from db.engine import Database, open_database
 from db.queries import progress
-from db.register import BatchGone, NewBatch, Totals, add_slice, discard, find_or_create, open_batch, totals
+from db.register import BatchGone, Totals, add_slice, discard, find_or_create, open_batch, totals
 from db.register_pairs import Entry
 from db.tables import BatchState, batches, chunks, outcomes, pairs
-
-NEW = NewBatch(
-    key="k",
-    name="pairs.csv",
-    tenant="default",
-    lane=Lane.BULK,
-    priority=0,
-    model="demo",
-    policy='{"labels":["No"],"p_no_at_least":null}',
-    image_root="/data",
-)
-
-
-def entry(row: int, name: str | None = None, caption: str = "a dog", failure: str | None = None) -> Entry:
-    pair = Pair(row=Row(row), id=name or f"p{row}", image="a.png", caption=caption)
-    told = None if failure is None else Failure(code="row_invalid", detail=failure)
-    return Entry(line=row + 2, pair=pair, failure=told)
-
-
-def registered(database: Database, entries: list[Entry], *, chunk_pairs: int = 4, slice_rows: int = 8) -> BatchId:
-    batch = find_or_create(database, NEW).batch
-    for start in range(0, len(entries), slice_rows):
-        add_slice(database, batch, entries[start : start + slice_rows], chunk_pairs=chunk_pairs)
-    return batch
-
-
-def rows_of(database: Database, table: Any, *columns: str) -> list[tuple[Any, ...]]:
-    with database.reading() as connection:
-        found = connection.execute(select(*(table.c[name] for name in columns)).order_by(*table.primary_key))
-        return [tuple(row) for row in found]
-
-
-def chunk_rows(database: Database) -> list[tuple[Any, ...]]:
-    return rows_of(database, chunks, "number", "first_row", "last_row", "pairs", "failed", "state")
+from tests.support.registering import NEW, chunk_rows, entry, registered, rows_of
 
 
 def test_a_batch_becomes_claimable_with_its_last_commit(database: Database) -> None:
@@ -236,52 +198,3 @@ def test_texts_of_every_kind_are_copied_as_they_are(database: Database) -> None:
     with database.reading() as connection:
         found = connection.execute(select(pairs).order_by(pairs.c.row)).mappings().all()
     assert [row_to_pair(dict(row)) for row in found] == [entry.pair for entry in entries]
-
-
-ids = st.sampled_from("abcdef")
-rows = st.lists(st.tuples(ids, st.sampled_from(["x", "y"]), st.booleans()), min_size=1, max_size=40)
-
-
-def expected(entries: Iterable[Entry]) -> dict[int, str]:
-    """What the rule says, in the plainest words: row -> what becomes of it."""
-    owners: dict[str, Pair] = {}
-    fates: dict[int, str] = {}
-    for one in entries:
-        owner = owners.setdefault(one.pair.id, one.pair) if one.failure is None else one.pair
-        if one.failure is not None:
-            fates[one.pair.row] = "row_invalid"
-        elif owner is one.pair:
-            fates[one.pair.row] = "good"
-        elif owner.caption != one.pair.caption:
-            fates[one.pair.row] = "id_conflict"
-    return fates
-
-
-@pytest.fixture(scope="module")
-def shared_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One ledger for all examples of a property test."""
-    from db.schema import ensure_schema
-
-    opened = open_database(f"sqlite:///{tmp_path_factory.mktemp('shared')}/audit.db")
-    ensure_schema(opened)
-    yield opened
-    opened.close()
-
-
-@settings(max_examples=40)
-@given(rows=rows, chunk_pairs=st.integers(1, 5), slice_chunks=st.integers(1, 4))
-def test_every_row_ends_as_the_rule_says_however_it_is_sliced(
-    shared_sqlite: Database, rows: list[tuple[str, str, bool]], chunk_pairs: int, slice_chunks: int
-) -> None:
-    """Duplicates and conflicts must not depend on where a slice happens to end; submitted = failures + remaining."""
-    shared_sqlite.transact(lambda connection: connection.execute(text("DELETE FROM batches")))
-    entries = [entry(n, name, caption, "no" if bad else None) for n, (name, caption, bad) in enumerate(rows)]
-    batch = registered(shared_sqlite, entries, chunk_pairs=chunk_pairs, slice_rows=chunk_pairs * slice_chunks)
-    open_batch(shared_sqlite, batch)
-    fates = expected(entries)
-    failed = dict(rows_of(shared_sqlite, outcomes, "row", "failure_code"))
-    kept = [row[0] for row in rows_of(shared_sqlite, pairs, "row")]
-    assert {row: failed.get(row, "good") for row in kept} == fates
-    seen = progress(shared_sqlite, batch)
-    assert (seen.submitted, seen.failed) == (len(fates), len(failed))
-    assert seen.submitted == seen.failed + seen.remaining

@@ -140,6 +140,9 @@ def test_a_record_over_the_limit_refuses_the_file(tmp_path: Path) -> None:
     assert refusal(tmp_path / "b.csv", HEADER + "1,a," + "x" * 10_000) == f"line 2: {limit}"
     fits = HEADER + "1,a," + "x" * 9_995 + "\n" + "2,a," + "x" * 9_995 + "\n"
     assert [len(entry.pair.caption) for entry in read(tmp_path / "c.csv", fits)] == [9_995, 9_995]
+    line = '{"id": 1, "image": "a", "caption": "%s"}\n'
+    assert len(read(tmp_path / "d.jsonl", (line % ("x" * 9_000)) * 3)) == 3
+    assert refusal(tmp_path / "e.jsonl", line % "x" + line % ("x" * 10_000)) == f"line 2: {limit}"
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
