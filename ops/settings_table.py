@@ -23,28 +23,32 @@ def table() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line; returns 1 when the checked file differs."""
+    """Parse the command line; returns 1 when a checked file differs or has no markers."""
     parser = argparse.ArgumentParser(prog="python -m ops.settings_table", description=__doc__)
-    parser.add_argument("--check", metavar="FILE", type=Path)
-    parser.add_argument("--write", metavar="FILE", type=Path)
+    parser.add_argument("--check", metavar="FILE", type=Path, nargs="+", default=[])
+    parser.add_argument("--write", metavar="FILE", type=Path, nargs="+", default=[])
     chosen = parser.parse_args(arguments)
-    file = chosen.check or chosen.write
-    if file is None:
+    if not chosen.check and not chosen.write:
         print(table())
-        return 0
+    problems = [_update(file, write=True) for file in chosen.write] + [_update(file) for file in chosen.check]
+    for problem in filter(None, problems):
+        print(problem, file=sys.stderr)
+    return int(any(problems))
+
+
+def _update(file: Path, *, write: bool = False) -> str | None:
+    """Compare, or replace, the table in one file; returns what is wrong."""
     text = file.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        print(f"{file}: the markers {BEGIN} and {END} are missing", file=sys.stderr)
-        return 1
+        return f"{file}: the markers {BEGIN} and {END} are missing"
     wanted = f"{before}{BEGIN}\n{table()}\n{END}{after}"
-    if chosen.write:
+    if write:
         file.write_text(wanted, encoding="utf-8")
     elif wanted != text:
-        print(f"{file}: its settings are not those of the code: python -m ops.settings_table --write {file}")
-        return 1
-    return 0
+        return f"{file}: its settings are not those of the code: python -m ops.settings_table --write {file}"
+    return None
 
 
 def _default(value: object) -> str:
