@@ -17,7 +17,7 @@ EXTRA_IN_NO = 0.4
 # A picture without a card has no true caption about a word. Few "no" captions are about such things, so that the axis
 # alone does not give the label away.
 NO_WHERE_NOTHING_IS_TRUE = 0.15
-AXIS_WEIGHTS = {"thing": 1.0, "colour": 1.0, "count": 1.3, "size": 1.0, "place": 2.0, "pattern": 1.0, "word": 1.5}
+AXIS_WEIGHTS = {"thing": 1.0, "colour": 1.0, "count": 1.7, "size": 1.0, "place": 2.2, "pattern": 1.0, "word": 1.5}
 
 Wordings = Mapping[str, Sequence[str]]
 

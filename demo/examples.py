@@ -9,9 +9,9 @@ from torch import Tensor
 from demo.captions import LABELS, Wordings, sample_example
 from demo.claims import AXES, Claim, Description, Is, Says, Stands
 from demo.network import Questions, pad
-from demo.pool import TARGETS, Pool
+from demo.pool import GRID, TARGETS, Pool
 from demo.prompts import Reader, prompt
-from demo.scenes import WORDS
+from demo.scenes import WORDS, Scene
 
 # One batch in twelve asks with a premise: a true caption of the same picture, which settles nothing by itself.
 PREMISE_SHARE = 1 / 12
@@ -25,12 +25,16 @@ class Batch:
     """Pictures (indices into a pool), questions about them, what they point at, labels as indices and axes.
 
     `wanted` (questions, 2, len(TARGETS)) holds two descriptions of a question in the numbers of a pool's places; 0 is
-    left open.
+    left open. `census` (questions, 2, 3) tells of both how many there are and, where there is one alone, its column and
+    row in thirds of the picture (-1 otherwise, and everywhere in a batch with premises, which name other things).
+    `centres` (pictures, GRID, GRID) is 1 where a thing has its centre.
     """
 
     pictures: list[int]
     questions: Questions
     wanted: Tensor
+    census: Tensor
+    centres: Tensor
     labels: Tensor
     axes: list[str]
 
@@ -47,6 +51,8 @@ class Batch:
                     pictures=self.pictures[start:stop],
                     questions=questions,
                     wanted=self.wanted[chosen],
+                    census=self.census[chosen],
+                    centres=self.centres[start:stop],
                     labels=self.labels[chosen],
                     axes=axes,
                 )
@@ -75,9 +81,10 @@ class Examples:
 
     def _batch(self, pictures: list[int], captions: int, *, with_premise: bool, easy: bool = False) -> Batch:
         rng = self._rng
-        rows, picture, labels, asked, wanted = [], [], [], [], []
+        rows, picture, labels, asked, wanted, census, centres = [], [], [], [], [], [], []
         for index, number in enumerate(pictures):
             scene = self._pool.scene(number)
+            centres.append(_centres(scene))
             for _ in range(captions):
                 label = rng.choices(LABELS, EASY_LABELS if easy else None)[0]
                 example = sample_example(
@@ -88,30 +95,50 @@ class Examples:
                 picture.append(index)
                 labels.append(LABELS.index(label))
                 asked.append(example.axis)
-                wanted.append(_wanted(example.claim))
+                wanted.append([_numbers(what) for what in _meant(example.claim)])
+                census.append([[-1] * 3 if with_premise else _census(what, scene) for what in _meant(example.claim)])
         return Batch(
             pictures=pictures,
             questions=Questions(ids=pad(rows), picture=torch.tensor(picture)),
             wanted=torch.tensor(wanted),
+            census=torch.tensor(census),
+            centres=torch.tensor(centres),
             labels=torch.tensor(labels),
             axes=asked,
         )
 
 
-def _wanted(claim: Claim) -> list[list[int]]:
+def _meant(claim: Claim) -> tuple[Description | str, Description | str]:
     """Return what a claim speaks of, and the same as the claim would have it or the other thing it names."""
     match claim:
         case Says():
-            word = [0, 0, 0, 0, WORDS.index(claim.word) + 1]
-            return [word, word]
+            return claim.word, claim.word
         case Is():
-            return [_numbers(claim.what), _numbers(claim.what.but(claim.attribute, claim.value))]
+            return claim.what, claim.what.but(claim.attribute, claim.value)
         case Stands():
-            return [_numbers(claim.what), _numbers(claim.other)]
+            return claim.what, claim.other
         case _:
-            return [_numbers(claim.what)] * 2
+            return claim.what, claim.what
 
 
-def _numbers(what: Description) -> list[int]:
+def _numbers(what: Description | str) -> list[int]:
+    if isinstance(what, str):
+        return [0, 0, 0, 0, WORDS.index(what) + 1]
     values = (what.kind, what.colour, what.size, what.pattern)
     return [names.index(value) + 1 if value else 0 for names, value in zip(TARGETS, values, strict=False)] + [0]
+
+
+def _census(what: Description | str, scene: Scene) -> list[int]:
+    if isinstance(what, str):
+        return [-1, -1, -1]
+    things = what.among(scene)
+    if len(things) != 1:
+        return [len(things), -1, -1]
+    return [1, int(things[0].x * 3), int(things[0].y * 3)]
+
+
+def _centres(scene: Scene) -> list[list[float]]:
+    centres = [[0.0] * GRID for _ in range(GRID)]
+    for thing in scene.things:
+        centres[int(thing.y * GRID)][int(thing.x * GRID)] = 1.0
+    return centres

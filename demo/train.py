@@ -36,7 +36,7 @@ WARM_UP = 0.02
 # Until then the ResNet learns alone, and until then only easy axes are asked.
 PICTURES_ALONE, EASY = 0.03, 0.09
 # From then on the ResNet stands still, its batch statistics too, as when the model is used: steps are a third cheaper.
-RESNET_RESTS = 0.6
+RESNET_RESTS = 0.7
 EMA = 0.997
 REPORT_S, CHECK_S, CHECKPOINT_S = 60.0, 480.0, 180.0
 
@@ -117,7 +117,7 @@ class Run:
         self.average = {name: value.clone() for name, value in network.state_dict().items()}
         self.step = 0
         self.spent_s = 0.0
-        self.recent: list[tuple[float, float, float, float]] = []
+        self.recent: list[tuple[float, ...]] = []
 
     @property
     def progress(self) -> float:
@@ -156,22 +156,23 @@ class Run:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             features = self.network.see(normalise(pool.pictures[batch.pictures]), resting=resting)
             naming = self.network.place_loss(features, places)
-            loss = naming
-            answering = pointing = presence = torch.zeros(())
+            loss = naming + self.network.centre_loss(features, batch.centres)
+            answering = pointing = presence = census = torch.zeros(())
             if progress >= PICTURES_ALONE:
                 logits, encoded = self.network.answers(features, batch.questions)
                 answering = functional.cross_entropy(logits.float(), batch.labels)
                 there = places[batch.questions.picture]
                 pointing = self.network.pointing_loss(encoded, there, batch.wanted)
                 presence = self.network.presence_loss(encoded, there, batch.questions.ids)
-                loss = answering + pointing + presence + 0.3 * naming
+                census = self.network.census_loss(encoded, batch.questions, batch.wanted, batch.census)
+                loss = answering + pointing + presence + census + 0.3 * loss
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's Tensor.backward has no types
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         self._update_average()
-        self.recent.append((naming.item(), pointing.item(), presence.item(), answering.item()))
+        self.recent.append(tuple(value.item() for value in (naming, pointing, presence, census, answering)))
 
     def _update_average(self) -> None:
         keep = min(EMA, self.step / (self.step + 20))
@@ -185,7 +186,7 @@ class Run:
         means = [sum(column) / len(self.recent) for column in zip(*self.recent, strict=True)]
         self.recent.clear()
         line = f"{self.spent_s / 60:6.1f} min  step {self.step:5d}"
-        for name, mean in zip(("naming", "pointing", "presence", "answering"), means, strict=True):
+        for name, mean in zip(("naming", "pointing", "presence", "census", "answering"), means, strict=True):
             line += f"  {name} {mean:.3f}"
         if checks and self.progress > PICTURES_ALONE:
             own = {name: value.clone() for name, value in self.network.state_dict().items()}
