@@ -257,3 +257,13 @@ def test_any_text_gets_probabilities_or_a_reason(engine: OfaEngine, caption: str
     assert set(flags) <= {"caption_truncated", "premise_truncated"}
     (scores,) = engine.judge([Question(image=np.zeros((64, 64, 3), np.uint8), caption=caption, premise=premise)])
     assert isinstance(scores, Scores)
+
+
+def test_pixels_are_those_of_modelscopes_transform(engine: OfaEngine) -> None:
+    """Bytes to -1..1, channels first, red before green; the parity run compares real pictures' answers."""
+    picture = Image.new("RGB", (50, 70), (255, 0, 51))
+    pixels = engine._pixels([Question(image=picture, caption="a"), Question(image=picture, caption="b")])
+    assert pixels.shape == (2, 3, 64, 64)
+    assert pixels.dtype == torch.float32
+    expected = torch.tensor([1.0, -1.0, -0.6]).view(1, 3, 1, 1).expand(2, 3, 64, 64)
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-7)

@@ -50,6 +50,7 @@ def test_ids_are_those_of_modelscopes_tokenizer(reader: Reader, their_tokenizer:
     "caption",
     [
         "two dogs run",
+        "a1 a 1 1a",
         "It's 3 o'clock, they're here: we've won; I'd say I'll go; I'm 1,000 (years) old!",
         "caf\u00e9 na\u00efve \u732b \U0001f415\u200d\U0001f9ba",
         "a\u00a0b\u2003c\u3000d \u0085e",

@@ -76,7 +76,11 @@ def make_tiny_ofa(directory: Path) -> None:
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(TEXTS * 5, vocab_size=400, min_frequency=1, special_tokens=SPECIAL)
     tokenizer.save_model(str(directory))
-    config = CONFIG | {"vocab_size": tokenizer.get_vocab_size() + 9192}
+    # A merge across the border of letters and digits, which the splitting into words must keep from ever happening.
+    edit_json(directory / "vocab.json", lambda vocabulary: vocabulary.update(a1=len(vocabulary)))
+    with (directory / "merges.txt").open("a", encoding="utf-8") as file:
+        file.write("a 1\n")
+    config = CONFIG | {"vocab_size": tokenizer.get_vocab_size() + 1 + 9192}
     files = {
         "config.json": config,
         "configuration.json": CONFIGURATION,
