@@ -1,7 +1,7 @@
 """The commands that change the ledger: cancel and sweep."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(epilog=examples("caption-audit cancel 17"))(cancel)
-    app.command(epilog=examples("caption-audit sweep", "caption-audit sweep --json"))(sweep)
+    app.command(epilog=examples("caption-audit sweep", "caption-audit sweep --parked"))(sweep)
 
 
 def cancel(batch: BatchArgument, as_json: JsonOption = False) -> None:
@@ -35,26 +35,34 @@ def cancel(batch: BatchArgument, as_json: JsonOption = False) -> None:
         print(f"cancelled {cancelled:,} pairs of batch {batch}; {seen.judged:,} are judged and stay")
 
 
-def sweep(as_json: JsonOption = False) -> None:
+def sweep(
+    parked: Annotated[
+        bool, typer.Option("--parked", help="Parked chunks get a new life: when what killed their workers is mended.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Give back the chunks of dead processes, and send messages for chunks that wait; workers do it all the time.
 
     Exit status 75 when Redis takes no messages: the chunks wait in the ledger.
     """
-    from db.sweep import Rules
+    from db.sweep import Rules, unpark
     from db.sweep import sweep as sweep_claims
     from ops.show import print_json
 
     with ledger() as (settings, database):
+        revived = unpark(database) if parked else 0
         buried = sweep_claims(database, Rules(max_deaths=settings.max_attempts))
-        parked = sum(one.parked for one in buried)
+        given_up = sum(one.parked for one in buried)
         for one in buried:
             where = f"chunk {one.chunk} of batch {one.batch}"
             print(f"{where}: process {one.holder.pid} {one.cause.value}{', parked' * one.parked}", file=sys.stderr)
         sent = _ring_for_waiting(settings, database)
     if as_json:
-        print_json({"released": len(buried) - parked, "parked": parked, "sent": sent})
-    else:
-        print(f"gave back {len(buried) - parked} chunks of dead processes, parked {parked}, sent {sent} messages")
+        print_json({"released": len(buried) - given_up, "parked": given_up, "revived": revived, "sent": sent})
+        return
+    print(f"gave back {len(buried) - given_up} chunks of dead processes, parked {given_up}, sent {sent} messages")
+    if parked:
+        print(f"revived {revived} parked chunks")
 
 
 def _ring_for_waiting(settings: "Settings", database: "Database") -> int:

@@ -83,7 +83,9 @@ def summary(seen: "Progress", failures: Mapping[str, int]) -> list[str]:
         lines.append("  failures: " + ", ".join(f"{plain(code)} {count:,}" for code, count in failures.items()))
     parked = seen.chunks.get("parked", 0)
     if parked:
-        lines.append(f"  parked chunks: {parked:,}; the processes that held them died too often, see the worker's log")
+        lines.append(
+            f"  parked chunks: {parked:,}; their processes died too often (see the worker's log, then: sweep --parked)"
+        )
     if seen.state == "queued":
         lines.append(f"  no worker has begun: is one running for the model {plain(seen.model)}? (`caption-audit up`)")
     if seen.flagged:

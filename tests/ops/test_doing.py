@@ -112,7 +112,10 @@ def test_sweep_gives_back_what_dead_processes_held_and_rings(
     add_chunk(ledger, batch, 1, "pending", pairs=3)
     environment = submit_environment | {"REDIS_URL": own_redis.url}
     swept = cli("sweep", "--json", **environment)
-    assert (swept.returncode, json.loads(swept.stdout)) == (0, {"released": 1, "parked": 0, "sent": 2}), swept.stderr
+    assert (swept.returncode, json.loads(swept.stdout)) == (
+        0,
+        {"released": 1, "parked": 0, "revived": 0, "sent": 2},
+    ), swept.stderr
     assert "chunk 0 of batch" in swept.stderr
     assert progress(ledger, batch).chunks == {"sent": 2}
 
@@ -121,6 +124,19 @@ def test_sweep_gives_back_what_dead_processes_held_and_rings(
     later = cli("sweep", **environment)
     assert (later.returncode, later.stdout) == (75, "")
     assert progress(ledger, batch).chunks == {"sent": 2, "pending": 1}
+
+
+def test_parked_chunks_get_a_new_life_when_asked(
+    cli: Cli, submit_environment: dict[str, str], ledger: Database
+) -> None:
+    """When the broken driver is mended, its victims are judged after all; a plain sweep leaves them."""
+    batch = add_batch(ledger, model=submit_environment["AUDIT_MODEL"])
+    add_chunk(ledger, batch, 0, "parked", pairs=3, deaths=5)
+    assert json.loads(cli("sweep", "--json", **submit_environment).stdout)["revived"] == 0
+    assert "see the worker's log, then: sweep --parked" in cli("status", str(batch)).stdout
+    swept = json.loads(cli("sweep", "--parked", "--json", **submit_environment).stdout)
+    assert (swept["revived"], swept["sent"]) == (1, 1)
+    assert progress(ledger, batch).state == "queued"
 
 
 def test_the_ledger_can_be_made_checked_and_named(cli: Cli, tmp_path: Path) -> None:
