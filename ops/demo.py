@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audit.settings import Settings, read_settings
-from ops.local import POLL_S, LocalSystem, Stopping, local_system
+from ops.local import POLL_S, LocalSystem, Stopping, home_prefix, local_system
 from ops.show import add_row, console, counts_line
 from ops.text import duration
 from ops.watching import follow
@@ -46,13 +46,8 @@ class Accuracy:
 def run_demo(*, pairs: int = PAIRS) -> int:
     """The whole demo; returns the exit status: 0 when exactly the broken samples failed."""
     started = time.monotonic()
-    kept = {name: value for name, value in os.environ.items() if name not in IGNORED}
-    settings = read_settings(kept | OVERRIDES)
-    for name in IGNORED:
-        if os.environ.get(name):
-            print(f"the demo ignores {name} and uses {settings.home}", file=sys.stderr)
-    environ = OVERRIDES | dict.fromkeys(IGNORED, "")
-    with local_system(settings, "demo", environ=environ, show=_say) as (system, stopping):
+    settings = _settings()
+    with local_system(settings, "demo", show=_say) as (system, stopping):
         _say("drawing the samples while the worker loads its model")
         manifest = _samples(settings.home / "samples", pairs)
         if not _wait_until_ready(system, stopping):
@@ -82,6 +77,15 @@ def accuracy(rows: "Sequence[OutcomeRow]") -> Accuracy:
         flagged=sum(row.flagged for row in verdicts),
         unexpected=tuple(row.id for row in rows if (row.label is None) != (row.extra.get("axis") == "broken")),
     )
+
+
+def _settings() -> Settings:
+    """Change the environment of this process, for its worker as well, and read it."""
+    for name in IGNORED:
+        if os.environ.pop(name, ""):
+            _say(f"the demo ignores {name}: it uses a ledger and a Redis of its own under AUDIT_HOME")
+    os.environ.update(OVERRIDES)
+    return read_settings()
 
 
 def _samples(folder: Path, pairs: int) -> Path:
@@ -162,8 +166,7 @@ def _table(rows: "Sequence[OutcomeRow]") -> "Table":
 
 
 def _next_steps(settings: Settings, seen: "Progress") -> list[str]:
-    home = "" if settings.home == read_settings({}).home else f"AUDIT_HOME={settings.home} "
-    command = f"{home}{_command()}"
+    command = f"{home_prefix(settings)}{_command()}"
     view = f"flagged_mismatches WHERE batch = {seen.batch} ORDER BY p_no DESC LIMIT 5"
     sql = f"SELECT id, caption, p_no FROM {view}"  # noqa: S608 - shown to be copied, not run
     ledger = os.path.relpath(settings.home / "audit.db")

@@ -1,15 +1,17 @@
 """Everything in one terminal: Redis, one worker, and their end together. What `up` and `demo` are made of."""
 
+import os
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import ClassVar
 
 from audit.errors import AuditError
-from audit.settings import Settings, read_settings, redact
+from audit.settings import Settings, redact
 from ops.children import child_of, clear_leftovers
 from ops.home_lock import HomeLock, only_one
 from ops.local_redis import LocalRedis
@@ -49,13 +51,10 @@ class Stopping:
 class LocalSystem:
     """Redis (unless REDIS_URL is set) and one worker; `show` gets lines for people."""
 
-    def __init__(
-        self, settings: Settings, lock: HomeLock, *, environ: Mapping[str, str], show: Callable[[str], None]
-    ) -> None:
+    def __init__(self, settings: Settings, lock: HomeLock, *, show: Callable[[str], None]) -> None:
         self.settings = settings
         self.redis = None if settings.redis_url else LocalRedis(settings)
         self._lock = lock
-        self._environ = environ
         self._show = show
         self.worker: WorkerProcess | None = None
         self._wait_s = FIRST_WAIT_S
@@ -119,13 +118,13 @@ class LocalSystem:
             self._show(self.worker.news.popleft())
 
     def _start_worker(self) -> None:
-        self.worker, self._start_at = WorkerProcess(self.settings, self._environ), None
+        self.worker, self._start_at = WorkerProcess(self.settings), None
         self._lock.add(child_of("worker", self.worker.process))
 
 
 @contextmanager
 def local_system(
-    settings: Settings, command: str, *, environ: Mapping[str, str], show: Callable[[str], None]
+    settings: Settings, command: str, *, show: Callable[[str], None]
 ) -> Iterator[tuple[LocalSystem, Stopping]]:
     """A started system under the home's lock; stopped at the end, whatever happens.
 
@@ -135,7 +134,7 @@ def local_system(
     with only_one(settings.home, command) as lock:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, stopping)
-        system = LocalSystem(settings, lock, environ=environ, show=show)
+        system = LocalSystem(settings, lock, show=show)
         try:
             system.start()
             yield system, stopping
@@ -150,7 +149,7 @@ def up(settings: Settings) -> int:
     def show(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    with local_system(settings, "up", environ={}, show=show) as (system, stopping):
+    with local_system(settings, "up", show=show) as (system, stopping):
         told = False
         show("starting: the worker loads its model")
         while not stopping.asked:
@@ -167,15 +166,20 @@ def listening(settings: Settings, system: LocalSystem) -> list[str]:
     """What runs and where, and what to do next."""
     redis = f"unix:{system.redis.socket}" if system.redis else redact(settings.broker_url)
     slots = system.worker.slots_ready()[1] if system.worker else 0
-    home = "" if settings.home == read_settings({}).home else f"AUDIT_HOME={settings.home} "
     return [
         "caption-audit is up",
         f"  model   {settings.model_name}, {slots} slot{'s' * (slots != 1)}",
         f"  redis   {redis}",
         f"  ledger  {redact(settings.ledger_url)}",
         f"  logs    {settings.home / 'logs'}",
-        f"  next    {home}caption-audit submit FILE --watch   (in another terminal; Ctrl-C here stops)",
+        f"  next    {home_prefix(settings)}caption-audit submit FILE --watch   (another terminal; Ctrl-C here stops)",
     ]
+
+
+def home_prefix(settings: Settings) -> str:
+    """What another terminal has to put before a command to reach this home; nothing for the default one."""
+    default = os.path.abspath(Settings.model_fields["home"].default)
+    return "" if str(settings.home) == default else f"AUDIT_HOME={shlex.quote(str(settings.home))} "
 
 
 def _ensure_ledger(settings: Settings) -> None:

@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,19 +26,18 @@ LAST_WORDS = "caption-audit: "
 class WorkerProcess:
     """One run of `caption-audit worker`. `news` are lines that a person should see, oldest first."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.news: deque[str] = deque(maxlen=1000)
         self.reason: str | None = None
         self.started_at = time.time()
         reading, writing = os.pipe()
-        fields = {"AUDIT_HOME": str(settings.home), **environ}
         # The worker holds the reading end too: when `up` is killed, its last lines must not fail with a broken pipe.
         # Celery's handler of TERM prints, takes that error for a lost connection, and would never stop.
         self.process = children.start(
             children.python_command("ops.cli", "worker"),
             output=writing,
-            environ=children.python_environment(fields),
+            environ=children.python_environment({"AUDIT_HOME": str(settings.home)}),
             keep=(reading,),
         )
         os.close(writing)

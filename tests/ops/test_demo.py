@@ -16,26 +16,29 @@ BROKEN = 10
 
 def a_row(row: int, label: str | None, known: str, *, axis: str = "colour", flagged: bool = False) -> OutcomeRow:
     """An outcome of a sample."""
-    scores = dict.fromkeys(("p_yes", "p_no", "p_maybe"), 1 / 3 if label else None)
+    third = 1 / 3 if label else None
+    empty = dict.fromkeys(
+        ("image", "caption", "worker", "device", "model", "model_revision", "engine", "precision"), ""
+    )
     return OutcomeRow(
-        **{"id": f"s{row}", "image": "", "caption": "", "premise": None, "label": label, **scores},  # type: ignore[arg-type]
+        id=f"s{row}",
+        premise=None,
+        label=label,
+        p_yes=third,
+        p_no=third,
+        p_maybe=third,
         flagged=flagged,
         flags=(),
-        failure_code=None if label else "x",
-        failure_detail=None,  # type: ignore[arg-type]
+        failure_code=None if label else "image_empty",
+        failure_detail=None,
         row=row,
         attempt=1,
-        worker="",
-        device="",
-        model="",
-        model_revision="",
-        engine="",  # type: ignore[arg-type]
-        precision="",
         cached=False,
         decode_ms=None,
         model_ms=None,
-        judged_at="",  # type: ignore[arg-type]
+        judged_at="",
         extra={"known_label": known, "axis": axis},
+        **empty,
     )
 
 
