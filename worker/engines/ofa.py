@@ -36,6 +36,8 @@ class Logits(NamedTuple):
 def load_ofa(files: ModelFiles, *, device: str, precision: Precision) -> "OfaEngine":
     """Load an inspected model; raises ModelRefused when its files have changed or its weights do not fit.
 
+    Raises OutOfDeviceMemory or PoisonedProcess when the device does not take it.
+
     `device` is `cpu` or `cuda` (the process sees one device alone). Call it in the process that judges: a fork after
     torch has run threads hangs in the child.
     """
@@ -44,7 +46,11 @@ def load_ofa(files: ModelFiles, *, device: str, precision: Precision) -> "OfaEng
     model = build_model(files)
     # Read before the check: a file that was replaced while it was read is found out.
     check_unchanged(files)
-    return OfaEngine(files, reader, model, device=device, precision=precision)
+    try:
+        return OfaEngine(files, reader, model, device=device, precision=precision)
+    except RuntimeError as error:
+        fault = _fault(error)
+    raise fault
 
 
 class OfaEngine:
