@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -11,6 +13,7 @@ from audit.message import TASK_NAME, ChunkMessage, Lane, decode, queue_name
 from audit.pair import BatchId, ChunkNumber
 from db.feed import Doorbell
 from producer.enqueue import Bell
+from tests.support.processes import ROOT
 from tests.support.redis_server import RedisServer
 
 
@@ -76,3 +79,12 @@ def test_what_is_no_url_of_a_redis_is_refused_without_showing_it(url: str) -> No
         Bell(url)
     assert url == "" or url not in caught.value.detail
     assert caught.value.exit_status == 2
+
+
+def test_importing_the_producer_imports_no_celery() -> None:
+    """`caption-audit --help` answers in 0.3 s; Celery alone takes most of that."""
+    code = "import sys, producer; print(sorted({'celery', 'kombu', 'alembic', 'torch'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"

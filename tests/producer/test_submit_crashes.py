@@ -2,6 +2,7 @@
 
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,19 @@ def test_a_ledger_killed_in_the_middle_is_said_so_and_the_batch_is_continued(
         assert (handle.new, handle.pairs, seen) == (True, 1800, [ROWS])
     check_complete(database)
     database.close()
+
+
+def test_waiting_outlives_a_restart_of_the_ledger(
+    tmp_path: Path, own_postgres: PostgresServer, redis_url: str, model_directory: Path
+) -> None:
+    """A program that waits for a night's work must not die of a minute's maintenance."""
+    fields = {"home": tmp_path / "home", "database_url": own_postgres.url("ledger"), "redis_url": redis_url}
+    settings = Settings.model_validate({**fields, "model": str(model_directory)})
+    with submit(big_manifest(tmp_path), settings=settings) as handle, ThreadPoolExecutor(1) as pool:
+        own_postgres.kill()
+        waiting = pool.submit(handle.wait, timeout_s=60, poll_s=0.05)
+        with pytest.raises(LedgerUnavailable):
+            handle.progress()
+        own_postgres.start()
+        handle.cancel()
+        assert waiting.result(timeout=60).state == "cancelled"
