@@ -97,7 +97,6 @@ class LocalRedis:
                 if time.monotonic() > deadline:
                     raise Unavailable("redis_failed", f"another Redis holds {self.socket} and does not shut down")
                 time.sleep(0.05)
-        self.socket.unlink(missing_ok=True)
 
     def _why(self) -> str:
         try:

@@ -17,9 +17,7 @@ BROKEN = 10
 def a_row(row: int, label: str | None, known: str, *, axis: str = "colour", flagged: bool = False) -> OutcomeRow:
     """An outcome of a sample."""
     third = 1 / 3 if label else None
-    empty = dict.fromkeys(
-        ("image", "caption", "worker", "device", "model", "model_revision", "engine", "precision"), ""
-    )
+    names = ("image", "caption", "worker", "device", "model", "model_revision", "engine", "precision")
     return OutcomeRow(
         id=f"s{row}",
         premise=None,
@@ -38,7 +36,7 @@ def a_row(row: int, label: str | None, known: str, *, axis: str = "colour", flag
         model_ms=None,
         judged_at="",
         extra={"known_label": known, "axis": axis},
-        **empty,
+        **dict.fromkeys(names, ""),
     )
 
 
