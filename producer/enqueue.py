@@ -49,7 +49,7 @@ class Bell:
                     for doorbell in doorbells:
                         self._send(doorbell, producer)
         except (redis.RedisError, kombu.exceptions.KombuError, OSError) as error:
-            reason = f"{error}".strip().splitlines()[0] if f"{error}".strip() else type(error).__name__
+            reason = (f"{error}".strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise BrokerUnavailable("broker_unavailable", f"Redis does not take messages: {reason}") from error
 
     def _send(self, doorbell: Doorbell, producer: Any) -> None:
