@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from audit.errors import EngineFault, ModelRefused
+from audit.settings import DEMO_MODEL
 from audit.verdict import Label, Scores
-from tests.worker.engines.tiny_ofa import draw_picture, edit_weights
+from tests.worker.engines.tiny_ofa import draw_picture, edit_weights, load
 from worker.engines.base import Question
 from worker.engines.canary import prove
 from worker.engines.model_files import inspect_model
@@ -33,10 +34,6 @@ def write_known(directory: Path, *, label: str) -> None:
     (directory / "canary.json").write_text(json.dumps([entry]))
 
 
-def load(directory: Path) -> OfaEngine:
-    return load_ofa(inspect_model(directory), device="cpu", precision="fp32")
-
-
 def test_a_sound_engine_proves_itself(engine: OfaEngine) -> None:
     """Ready means that this process judged the canary, so a good model must pass in both precisions."""
     prove(engine)
@@ -46,6 +43,12 @@ def test_a_sound_engine_proves_itself(engine: OfaEngine) -> None:
 def test_an_engine_in_bfloat16_proves_itself(pristine: Path) -> None:
     """Rounding is no fault."""
     prove(load_ofa(inspect_model(pristine), device="cpu", precision="bf16"))
+
+
+@pytest.mark.skipif(not (DEMO_MODEL / "configuration.json").is_file(), reason="demo/model holds no weights yet")
+def test_the_shipped_model_proves_itself() -> None:
+    """What the two README commands judge with is whole, and knows the answers that it was shipped with."""
+    prove(load(DEMO_MODEL))
 
 
 def test_an_answer_that_depends_on_its_neighbour_is_a_fault() -> None:

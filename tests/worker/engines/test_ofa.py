@@ -1,10 +1,8 @@
 """The OFA engine: batches equal single questions, nothing is left random, and broken models answer nothing."""
 
 import math
-import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,41 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file
 
-from audit.errors import BadCaption, EngineFault, ModelRefused, OutOfDeviceMemory, PoisonedProcess
+from audit.errors import BadCaption, EngineFault, OutOfDeviceMemory, PoisonedProcess
 from audit.verdict import Scores
-from tests.worker.engines.tiny_ofa import draw_picture, edit_json, edit_weights
+from tests.worker.engines.tiny_ofa import apart, draw_picture, edit_json, edit_weights, load, questions_of
 from worker.engines.base import Engine, Question
 from worker.engines.model_files import inspect_model
 from worker.engines.ofa import OfaEngine, load_ofa
-
-CAPTIONS = (
-    "a red circle",
-    "There are TWO dogs - and birds/cats, running on the left!",
-    "yes",
-    "maybe " * 100,
-    "the circle is red " * 12,
-    "caf\u00e9 \U0001f415",
-    "it's 3 o'clock",
-    "x" * 300,
-)
-PREMISES = (None, "two dogs run", None, None, "there are birds " * 6, None, "a", "NO")
-TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder.output_projection.weight")
-
-
-def load(directory: Path) -> OfaEngine:
-    return load_ofa(inspect_model(directory), device="cpu", precision="fp32")
-
-
-def questions_of(pictures: Sequence[Image.Image]) -> list[Question]:
-    pairs = zip(pictures, CAPTIONS, PREMISES, strict=True)
-    return [Question(image=picture, caption=caption, premise=premise) for picture, caption, premise in pairs]
-
-
-def apart(left: Sequence[Scores], right: Sequence[Scores]) -> float:
-    pairs = zip(left, right, strict=True)
-    return max(max(abs(a.p_yes - b.p_yes), abs(a.p_no - b.p_no), abs(a.p_maybe - b.p_maybe)) for a, b in pairs)
 
 
 def test_a_batch_answers_as_its_questions_do_one_by_one(engine: OfaEngine, pictures: Sequence[Image.Image]) -> None:
@@ -92,91 +62,6 @@ def test_the_engine_is_an_engine(engine: OfaEngine) -> None:
     assert (as_protocol.card.engine, as_protocol.card.precision, as_protocol.card.device) == ("ofa", "fp32", "cpu")
 
 
-@pytest.mark.parametrize("omitted", [TABLES[1:], TABLES[2:], TABLES[:2], TABLES[:1]])
-def test_a_tied_table_that_the_file_omits_is_tied(
-    engine: OfaEngine, model_dir: Path, pictures: Sequence[Image.Image], omitted: Sequence[str]
-) -> None:
-    """The pipeline leaves an omitted output projection random, with a warning: every answer would be noise."""
-
-    def omit(state: dict[str, torch.Tensor]) -> None:
-        for name in omitted:
-            del state[name]
-
-    edit_weights(model_dir, omit)
-    questions = questions_of(pictures)
-    assert load(model_dir).judge(questions) == engine.judge(questions)
-
-
-def test_an_output_projection_of_its_own_is_used(
-    engine: OfaEngine, model_dir: Path, pictures: Sequence[Image.Image]
-) -> None:
-    """The pipeline uses a stored projection even when it differs from the table."""
-    edit_weights(model_dir, lambda state: state.update({TABLES[2]: -state[TABLES[2]]}))
-    question = Question(image=pictures[0], caption="a red circle")
-    straight, turned = engine.logits([question])[0], load(model_dir).logits([question])[0]
-    assert turned == tuple(-value for value in straight)
-
-
-@pytest.mark.parametrize(
-    ("edit", "reason"),
-    [
-        (lambda state: state.pop("encoder.layers.1.fc1.weight"), "lacks encoder.layers.1.fc1.weight"),
-        (lambda state: state.pop("encoder.embed_images.bn1.running_var"), "lacks encoder.embed_images.bn1.running_var"),
-        (lambda state: state.update({"encoder.adapter": torch.zeros(3)}), "has no use for encoder.adapter"),
-        (
-            lambda state: state.update({"decoder.layer_norm.bias": torch.zeros(3)}),
-            "has the wrong shape of decoder.layer_norm.bias",
-        ),
-        (lambda state: state.update({TABLES[1]: state[TABLES[1]] + 1}), "differ, but OFA shares them"),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused(
-    model_dir: Path, edit: Callable[[dict[str, Any]], object], reason: str
-) -> None:
-    """A tensor that stays at its random start is a model that nobody trained."""
-    edit_weights(model_dir, edit)
-    with pytest.raises(ModelRefused) as refused:
-        load(model_dir)
-    assert str(model_dir / "model.safetensors") in refused.value.detail
-    assert reason in refused.value.detail
-
-
-def test_another_architecture_is_refused(model_dir: Path) -> None:
-    """config.json of one size with the weights of another."""
-    edit_json(model_dir / "config.json", lambda config: config.update(encoder_layers=3, encoder_attention_heads=8))
-    with pytest.raises(ModelRefused, match=r"by what config.json says, it lacks encoder.image_rel_pos_table_list.2"):
-        load(model_dir)
-    edit_json(model_dir / "config.json", lambda config: config.update(encoder_attention_heads=5))
-    with pytest.raises(ModelRefused, match="no OFA can be built"):
-        load(model_dir)
-
-
-def test_pickled_weights_answer_alike(engine: OfaEngine, model_dir: Path, pictures: Sequence[Image.Image]) -> None:
-    """Older models come as pytorch_model.bin."""
-    torch.save(load_file(model_dir / "model.safetensors"), model_dir / "pytorch_model.bin")
-    (model_dir / "model.safetensors").unlink()
-    questions = questions_of(pictures)
-    assert load(model_dir).judge(questions) == engine.judge(questions)
-
-
-def test_pickled_code_is_not_run(model_dir: Path, tmp_path: Path) -> None:
-    """A .bin file can hold any Python object; only tensors are taken."""
-    (model_dir / "model.safetensors").unlink()
-    torch.save({"weight": Path(tmp_path / "x")}, model_dir / "pytorch_model.bin")
-    with pytest.raises(ModelRefused, match=r"pytorch_model.bin: cannot be read \(UnpicklingError"):
-        load(model_dir)
-
-
-def test_half_precision_weights_are_widened(
-    engine: OfaEngine, model_dir: Path, pictures: Sequence[Image.Image]
-) -> None:
-    """fp32 means that sums are float32, whatever the file stores."""
-    edit_weights(model_dir, lambda state: state.update({key: value.half() for key, value in state.items()}))
-    questions = questions_of(pictures)
-    difference = apart(load(model_dir).judge(questions), engine.judge(questions))
-    assert 0 < difference < 0.1
-
-
 def test_bfloat16_gives_about_the_same(engine: OfaEngine, pristine: Path, pictures: Sequence[Image.Image]) -> None:
     """GPUs judge in bfloat16; probabilities stay probabilities, near those of float32."""
     halved = load_ofa(inspect_model(pristine), device="cpu", precision="bf16")
@@ -214,22 +99,6 @@ def test_what_torch_raises_gets_a_name(engine: OfaEngine, monkeypatch: pytest.Mo
             engine.judge([question])
         assert type(fault.value) is family
         assert fault.value.__context__ is None, "the error's frames would keep the batch's tensors alive"
-
-
-def test_loading_and_judging_leave_the_random_generators_alone(pristine: Path, pictures: Sequence[Image.Image]) -> None:
-    """The pipeline's preprocessor reseeds torch and numpy for the whole process."""
-    before = torch.get_rng_state(), pickle.dumps(np.random.get_state())
-    load(pristine).judge(questions_of(pictures))
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert pickle.dumps(np.random.get_state()) == before[1]
-
-
-def test_a_changed_file_is_not_loaded(model_dir: Path) -> None:
-    """What was checked is what is loaded."""
-    files = inspect_model(model_dir)
-    edit_json(model_dir / "config.json", lambda config: config.update(dropout=0.5))
-    with pytest.raises(ModelRefused, match="has changed"):
-        load_ofa(files, device="cpu", precision="fp32")
 
 
 def test_a_prompt_of_the_models_own_is_used_for_captions_alone(model_dir: Path, engine: OfaEngine) -> None:

@@ -4,7 +4,7 @@ Its weights are drawn so large that its answers differ much between questions: n
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer
 
+from audit.verdict import Scores
+from worker.engines.base import Question
+from worker.engines.model_files import inspect_model
+from worker.engines.ofa import OfaEngine, load_ofa
 from worker.engines.ofa_imports import import_ofa
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -56,6 +60,19 @@ CONFIGURATION: dict[str, Any] = {
 }
 COMPUTED = ("rp_bucket", "image_position_idx")
 Edit = Callable[[dict[str, Any]], object]
+
+
+CAPTIONS = (
+    "a red circle",
+    "There are TWO dogs - and birds/cats, running on the left!",
+    "yes",
+    "maybe " * 100,
+    "the circle is red " * 12,
+    "caf\u00e9 \U0001f415",
+    "it's 3 o'clock",
+    "x" * 300,
+)
+PREMISES = (None, "two dogs run", None, None, "there are birds " * 6, None, "a", "NO")
 
 
 def draw_picture(number: int) -> Image.Image:
@@ -106,3 +123,17 @@ def edit_weights(directory: Path, edit: Callable[[dict[str, torch.Tensor]], obje
     state = load_file(path)
     edit(state)
     save_file(state, path)
+
+
+def load(directory: Path) -> OfaEngine:
+    return load_ofa(inspect_model(directory), device="cpu", precision="fp32")
+
+
+def questions_of(pictures: Sequence[Image.Image]) -> list[Question]:
+    pairs = zip(pictures, CAPTIONS, PREMISES, strict=True)
+    return [Question(image=picture, caption=caption, premise=premise) for picture, caption, premise in pairs]
+
+
+def apart(left: Sequence[Scores], right: Sequence[Scores]) -> float:
+    pairs = zip(left, right, strict=True)
+    return max(max(abs(a.p_yes - b.p_yes), abs(a.p_no - b.p_no), abs(a.p_maybe - b.p_maybe)) for a, b in pairs)
