@@ -165,9 +165,11 @@ def test_a_reader_that_leaves_early_is_no_error(finished: BatchId, environment: 
         *(["watch", "404"], ["cancel", "404"], ["status", "--no-such-option"], ["nonsense"], ["status", "9" * 20]),
     ],
 )
-def test_a_wrong_request_gets_one_line_and_exit_status_2(cli: Cli, finished: BatchId, arguments: list[str]) -> None:
+def test_a_wrong_request_gets_one_line_and_exit_status_2(
+    cli_here: Cli, finished: BatchId, arguments: list[str]
+) -> None:
     """Scripts look at the status, people at the line; nobody wants a traceback."""
-    refused = cli(*arguments)
+    refused = cli_here(*arguments)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert len(refused.stderr.splitlines()) == 1
     assert refused.stderr.startswith("caption-audit: ")
@@ -229,17 +231,3 @@ def test_watch_follows_on_a_terminal_and_ctrl_c_leaves_the_batch_alone(
     assert process.wait(timeout=20) == 130
     wait_until(lambda: shown(f"caption-audit watch {batch}".encode()), timeout_s=5, what="how to go on")
     os.close(master)
-
-
-def test_help_answers_at_once_and_shows_examples(cli: Cli) -> None:
-    """A slow --help means that something heavy is imported where it should not be."""
-    times = []
-    for _ in range(5):
-        begun = time.perf_counter()
-        helped = cli("--help")
-        times.append(time.perf_counter() - begun)
-    assert helped.returncode == 0
-    assert min(times) < 0.3
-    for command in ("status", "watch", "flagged", "export", "cancel"):
-        assert command in helped.stdout
-        assert "Examples:" in cli(command, "--help").stdout

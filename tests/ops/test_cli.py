@@ -1,5 +1,7 @@
 """Errors as one line, and text that cannot harm a terminal."""
 
+import resource
+import subprocess
 import unicodedata
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from ops.exporting import COLUMNS, extra_names, written_whole
 from ops.text import duration, one_line, plain
-from tests.ops.conftest import Cli
+from tests.ops.conftest import COMMAND, Cli
 
 
 def test_an_unexpected_error_is_one_line_and_its_traceback_is_there_when_asked(cli: Cli, tmp_path: Path) -> None:
@@ -84,3 +86,31 @@ def test_an_interrupted_export_leaves_no_part(tmp_path: Path) -> None:
 def test_durations_have_units(seconds: float, shown: str) -> None:
     """`3600` means nothing to somebody who waits."""
     assert duration(seconds) == shown
+
+
+def test_help_answers_at_once_and_shows_examples(cli: Cli, environment: dict[str, str]) -> None:
+    """A slow --help means that something heavy is imported where it should not be."""
+    took = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        helped = cli("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time: on an idle machine it is what a person waits, on a busy one it does not change.
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert helped.returncode == 0
+    assert min(took) < 0.3
+    script = "import sys, ops.cli; ops.cli.run(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([COMMAND[0], "-c", script], env=environment, capture_output=True, text=True, check=True)
+    heavy = {"sqlalchemy", "pydantic", "celery", "torch", "rich", "redis", "psutil", "structlog", "asyncio"}
+    assert not heavy & set(done.stderr.split())
+    for command in ("submit", "status", "watch", "flagged", "export", "cancel", "sweep", "worker", "up", "demo"):
+        assert command in helped.stdout
+
+
+def test_every_command_shows_examples(cli_here: Cli) -> None:
+    """A command to copy says more than a list of options."""
+    commands = ["submit", "status", "watch", "flagged", "export", "cancel", "sweep", "worker", "up", "demo"]
+    for command in [*commands, "db upgrade", "db check", "db current"]:
+        helped = cli_here(*command.split(), "--help").stdout
+        assert "Examples:" in helped
+        assert f"caption-audit {command}" in helped

@@ -90,11 +90,11 @@ def test_submitting_without_redis_commits_and_says_so(
     ],
 )
 def test_a_wrong_submission_is_refused_in_one_line_that_names_the_field(
-    cli: Cli, submit_environment: dict[str, str], tmp_path: Path, arguments: list[str], reason: str
+    cli_here: Cli, submit_environment: dict[str, str], tmp_path: Path, arguments: list[str], reason: str
 ) -> None:
     """Nothing is registered, and the line says what to change."""
     small_manifest(tmp_path)
-    refused = cli("submit", *arguments, **submit_environment)
+    refused = cli_here("submit", *arguments, **submit_environment)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert len(refused.stderr.splitlines()) == 1
     assert reason in refused.stderr
