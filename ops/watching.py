@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from audit.errors import LedgerUnavailable
 from audit.pair import BatchId
-from ops.show import console, counts_line, progress_line
+from ops.show import console, progress_line
 from ops.text import duration
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _bar(batch: BatchId, states: Iterator["Progress"]) -> "Progress":
     columns = ("{task.description}", "{task.completed:,.0f}/{task.total:,.0f}", "{task.fields[detail]}")
     texts = [TextColumn(column, markup=False) for column in columns]
     started = time.monotonic()
-    with Progress(texts[0], BarColumn(bar_width=30), *texts[1:], console=console(stderr=True)) as bar:
+    with Progress(texts[0], BarColumn(bar_width=16), *texts[1:], console=console(stderr=True)) as bar:
         task = bar.add_task(f"batch {batch}", total=1, detail="")
         for seen in states:
             detail = _detail(seen, waited_s=time.monotonic() - started)
@@ -92,9 +92,8 @@ def _detail(seen: "Progress", *, waited_s: float) -> str:
     if seen.state == "queued":
         hint = f": is a worker running for the model {seen.model}?" if waited_s > HINT_AFTER_S else ""
         return f"waiting for a worker{hint}"
-    parts = [counts_line(seen)]
-    if seen.rate:
-        parts.append(f"{seen.rate:.1f} pairs/s")
+    # Short, and what changes most in front: the line shares 80 columns with the bar.
+    parts = [f"{seen.rate:.1f} pairs/s"] if seen.rate else []
     if seen.eta_s is not None:
         parts.append(f"{duration(seen.eta_s)} left")
-    return ", ".join(parts)
+    return ", ".join([*parts, f"{seen.flagged:,} flagged", f"{seen.failed:,} failed"])
