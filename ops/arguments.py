@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audit.errors import UsageError
-from audit.message import MAX_ID
 
 if TYPE_CHECKING:
     from audit.settings import Settings
     from db.engine import Database
+
+
+MOST = 2**63 - 1
+"""What both databases can hold in a number."""
 
 
 class ManifestFormat(StrEnum):
@@ -42,7 +45,7 @@ class FlaggedFormat(StrEnum):
 def batch_id(text: str) -> int:
     """The number of `17`, `b17` or `#17`; raises UsageError."""
     digits = text.strip().removeprefix("#").removeprefix("b")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 19 and 0 < int(digits) <= MAX_ID):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 19 and 0 < int(digits) <= MOST):
         raise UsageError("bad_batch", f"{text[:40]!r} is no batch number: `caption-audit status` lists the batches")
     return int(digits)
 

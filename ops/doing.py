@@ -51,7 +51,7 @@ def sweep(
 
     with ledger() as (settings, database):
         revived = unpark(database) if parked else 0
-        buried = sweep_claims(database, Rules(max_deaths=settings.max_attempts))
+        buried = list(sweep_claims(database, Rules(max_deaths=settings.max_attempts)))
         given_up = sum(one.parked for one in buried)
         for one in buried:
             where = f"chunk {one.chunk} of batch {one.batch}"
