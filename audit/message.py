@@ -15,7 +15,9 @@ from audit.pair import BatchId, ChunkNumber
 
 WIRE_VERSION = 1
 TASK_NAME = "caption_audit.judge"
-MAX_ID = 2**63 - 1
+MAX_BATCH = 2**63 - 1
+MAX_CHUNK = 2**31 - 1
+"""The largest numbers that the ledger's columns hold."""
 
 
 class Lane(StrEnum):
@@ -48,7 +50,8 @@ def decode(body: Mapping[str, object]) -> ChunkMessage:
     if unknown:
         raise BadMessage("bad_message", f"unknown field {unknown[0][:40]!r}")
     return ChunkMessage(
-        batch=BatchId(_whole_number(body, "batch", least=1)), chunk=ChunkNumber(_whole_number(body, "chunk", least=0))
+        batch=BatchId(_whole_number(body, "batch", least=1, most=MAX_BATCH)),
+        chunk=ChunkNumber(_whole_number(body, "chunk", least=0, most=MAX_CHUNK)),
     )
 
 
@@ -63,8 +66,8 @@ def model_slug(model: str) -> str:
     return f"{readable or 'model'}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
 
 
-def _whole_number(body: Mapping[str, object], field: str, *, least: int) -> int:
+def _whole_number(body: Mapping[str, object], field: str, *, least: int, most: int) -> int:
     value = body.get(field)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_ID:
-        raise BadMessage("bad_message", f"{field} is not a whole number of at least {least}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise BadMessage("bad_message", f"{field} is not a whole number from {least} to {most}")
     return value

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from audit.errors import UsageError
 
@@ -74,6 +74,18 @@ class Settings(BaseSettings):
     stub_load_s: float = Field(0.0, ge=0, description="Stub engine: seconds that loading takes.")
     stub_pair_s: float = Field(0.0, ge=0, description="Stub engine: seconds that a pair takes.")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing but what read_settings() hands over: the environment is read in one place."""
+        return (init_settings,)
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -83,6 +95,8 @@ class Settings(BaseSettings):
     def _limits_agree(self) -> "Settings":
         if self.lease_s <= self.pair_limit_s:
             raise ValueError("AUDIT_LEASE_S must be longer than AUDIT_PAIR_LIMIT_S: a lease is renewed pair by pair")
+        if self.lease_s <= self.decode_limit_s and "decode_limit_s" in self.model_fields_set:
+            raise ValueError("AUDIT_LEASE_S must be longer than AUDIT_DECODE_LIMIT_S")
         soft_s, hard_s = self.chunk_limits_s
         if soft_s >= hard_s:
             raise ValueError("AUDIT_HARD_LIMIT_S must be longer than AUDIT_SOFT_LIMIT_S")

@@ -20,7 +20,10 @@ def cancel_batch(database: Database, batch: BatchId) -> int:
 
 
 def _cancel(connection: Connection, batch: BatchId) -> int:
-    found = connection.execute(select(batches.c.state).where(batches.c.id == batch).with_for_update()).first()
+    # key_share: a recorder holds its chunk and needs the batch's key for its foreign key; a full lock would deadlock.
+    found = connection.execute(
+        select(batches.c.state).where(batches.c.id == batch).with_for_update(key_share=True)
+    ).first()
     if found is None:
         raise UsageError("unknown_batch", f"there is no batch {batch}: `caption-audit status` lists them")
     judged = chunks.c.yes + chunks.c.no + chunks.c.maybe + chunks.c.failed

@@ -7,11 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, select, update
 
+from audit.holder import proved_dead
 from audit.message import ChunkMessage
 from audit.pair import BatchId, ChunkNumber, Pair, Row
 from audit.policy import Policy
 from db.codec import row_to_pair
-from db.death import bury, cause_of_death, is_abandoned
+from db.death import Cause, bury, holder_of
 from db.engine import Database, db_now
 from db.lease import Claim, Claimant
 from db.tables import BatchState, ChunkState, batches, chunks, outcomes, pairs, suspects
@@ -42,9 +43,9 @@ def claim(database: Database, message: ChunkMessage, claimant: Claimant) -> Clai
 
 
 def locked_chunk(connection: Connection, batch: BatchId, number: ChunkNumber) -> Mapping[str, Any] | None:
-    """The chunk's row, locked, with `expired` by the database's clock; None if it is gone or another has the lock."""
+    """The chunk's row, locked, with `expired_s` since its lease's end; None if it is gone or another has the lock."""
     found = connection.execute(
-        select(chunks, (chunks.c.lease_until < db_now()).label("expired"))
+        select(chunks, (db_now() - chunks.c.lease_until).label("expired_s"))
         .where(chunks.c.batch == batch, chunks.c.number == number)
         .with_for_update(skip_locked=True)
     )
@@ -65,12 +66,26 @@ def _claim(connection: Connection, message: ChunkMessage, claimant: Claimant) ->
     if state in FINISHED:
         return FINISHED[state]
     if state is ChunkState.RUNNING:
-        if not is_abandoned(chunk):
-            return Refusal.HELD
-        if bury(connection, chunk, cause_of_death(chunk), max_deaths=claimant.max_deaths) is ChunkState.PARKED:
-            return Refusal.PARKED
-        chunk = locked_chunk(connection, message.batch, message.chunk) or chunk
+        return _take_over(connection, batch, chunk, claimant)
     return _take(connection, batch, chunk, claimant)
+
+
+def _take_over(
+    connection: Connection, batch: Mapping[str, Any], chunk: Mapping[str, Any], claimant: Claimant
+) -> Claim | Refusal:
+    """A running chunk, when its holder is proved dead; that a lease has ended is for sweep to judge.
+
+    A process works on one chunk at a time: one that it holds already is its own claim, whose COMMIT's answer was lost.
+    """
+    holder = holder_of(chunk)
+    if holder == claimant.holder:
+        return _take(connection, batch, chunk, claimant)
+    if not proved_dead(holder):
+        return Refusal.HELD
+    if bury(connection, chunk, Cause.DIED, max_deaths=claimant.max_deaths) is ChunkState.PARKED:
+        return Refusal.PARKED
+    fresh = locked_chunk(connection, batch["id"], chunk["number"])
+    return _take(connection, batch, fresh, claimant) if fresh else Refusal.HELD
 
 
 def _refused_batch(batch: Mapping[str, Any] | None, claimant: Claimant) -> Refusal | None:
@@ -98,6 +113,9 @@ def _take(
             state=ChunkState.RUNNING,
             attempts=chunks.c.attempts + 1,
             token=token,
+            sends=0,
+            marker_row=None,
+            marker_stage=None,
             provenance=claimant.provenance.to_json(),
             holder_host=holder.host,
             holder_boot=holder.boot,

@@ -10,10 +10,12 @@ from typing import Any
 
 from audit.pair import Pair, Row
 
+COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would build one a row
+
 
 def pair_to_row(pair: Pair) -> dict[str, Any]:
     """Columns of the `pairs` table, but for batch and conflict."""
-    extra = json.dumps(dict(pair.extra), ensure_ascii=False, separators=(",", ":")) if pair.extra else None
+    extra = COMPACT.encode(dict(pair.extra)) if pair.extra else None
     texts = {"id": pair.id, "image": pair.image, "caption": pair.caption, "premise": pair.premise, "extra": extra}
     if all(text is None or storable(text) for text in texts.values()):
         return {"row": pair.row, **texts, "raw": None}

@@ -17,6 +17,8 @@ from db.lease import Provenance, no_holder
 from db.tables import ChunkState, chunks, outcomes, suspects
 
 DEATHS_TO_NAME = 2
+OTHER_HOSTS_WAIT_S = 5.0
+"""The holder's own host can tell a hang from a death; others take over so much later."""
 
 
 class Cause(StrEnum):
@@ -33,21 +35,25 @@ def holder_of(chunk: Mapping[str, Any]) -> Holder:
     )
 
 
-def is_abandoned(chunk: Mapping[str, Any]) -> bool:
-    """Whether a running chunk may be taken over: its lease has `expired`, or its holder is proved dead.
-
-    Not because its message came again: the first run may live.
-    """
-    return bool(chunk["expired"]) or proved_dead(holder_of(chunk))
+def is_expired(chunk: Mapping[str, Any]) -> bool:
+    """Whether the lease ended `expired_s` ago, for long enough that its own host has had its turn."""
+    here = _is_here(holder_of(chunk))
+    return bool(chunk["expired_s"] > (0.0 if here else OTHER_HOSTS_WAIT_S))
 
 
 def cause_of_death(chunk: Mapping[str, Any]) -> Cause:
     """Stuck if the process lives on this host without progress; died otherwise.
 
-    A process of another host cannot be examined: that its lease ended does not say that a pair took too long.
+    A process of another host (or another boot of this one) cannot be examined: that its lease ended does not say that a
+    pair took too long.
     """
     holder = holder_of(chunk)
-    return Cause.STUCK if holder.host == this_process().host and not proved_dead(holder) else Cause.DIED
+    return Cause.STUCK if _is_here(holder) and not proved_dead(holder) else Cause.DIED
+
+
+def _is_here(holder: Holder) -> bool:
+    here = this_process()
+    return (holder.host, holder.boot) == (here.host, here.boot)
 
 
 def bury(connection: Connection, chunk: Mapping[str, Any], cause: Cause, *, max_deaths: int) -> ChunkState:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Double
@@ -58,7 +59,9 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A read-only look at one consistent state; raises LedgerUnavailable."""
-        with self._translated(), self.engine.connect() as connection, connection.begin():
+        # On PostgreSQL each statement would see a state of its own otherwise, and a sum over several could be of none.
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self._translated(), self.engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 
     def transact(self, work: Callable[[Connection], T], *, tries: int = 8) -> T:
@@ -69,6 +72,8 @@ class Database:
         for attempt in range(1, tries + 1):
             try:
                 return self._once(work)
+            except PoolTimeout as error:
+                raise _translate(error) from error
             except DBAPIError as error:
                 if attempt == tries or not _is_conflict(error):
                     raise _translate(error) from error
@@ -91,7 +96,7 @@ class Database:
             raise RuntimeError("a ledger connection was inherited through fork: open one in the child")
         try:
             yield
-        except DBAPIError as error:
+        except (DBAPIError, PoolTimeout) as error:
             raise _translate(error) from error
 
 
@@ -115,7 +120,8 @@ def _sqlite(url: str, path: str | None, busy_s: float) -> Engine:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LedgerUnavailable("ledger_unavailable", f"cannot make {Path(path).parent}: {error.strerror}") from error
-    engine = create_engine(url, connect_args={"timeout": busy_s, "check_same_thread": False})
+    # hide_parameters: captions and file names do not belong into a message, nor into a log.
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": busy_s, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _: object) -> None:
@@ -137,6 +143,7 @@ def _postgresql(url: str) -> Engine:
     options = "-c lock_timeout=5000 -c idle_in_transaction_session_timeout=60000 -c client_encoding=UTF8"
     return create_engine(
         url,
+        hide_parameters=True,
         pool_size=2,
         max_overflow=2,
         pool_pre_ping=True,
@@ -147,6 +154,8 @@ def _postgresql(url: str) -> Engine:
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
+            # Keepalives do not count while data is unacknowledged; without this a partition blocks for a quarter hour.
+            "tcp_user_timeout": 20000,
             # Server-side prepared statements break behind transaction poolers such as PgBouncer.
             "prepare_threshold": None,
         },
@@ -159,8 +168,14 @@ def _is_conflict(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) in CONFLICTS
 
 
-def _translate(error: DBAPIError) -> Exception:
-    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+def _translate(error: DBAPIError | PoolTimeout) -> Exception:
+    """LedgerUnavailable, unless the statement itself is wrong.
+
+    A failover leaves a database that is read-only for a while (InternalError), a shutdown ends sessions: those pass.
+    """
+    if isinstance(error, PoolTimeout):
+        return LedgerUnavailable("ledger_unavailable", "the ledger's connections are all waiting for it")
+    if not isinstance(error, IntegrityError | DataError | ProgrammingError):
         first_line = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
         return LedgerUnavailable("ledger_unavailable", f"the ledger does not answer: {first_line}")
     return error

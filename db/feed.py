@@ -4,7 +4,7 @@ Redis holds a small window of messages; the backlog stays in SQL, so that priori
 and Redis is flat at any size. The caller rings the doorbells that it is given, after the commit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from db.engine import Database, db_now
 from db.tables import BatchState, ChunkState, batches, chunks
 
 FEED_LOCK = 0x6361705F666565  # "cap_fee": one feeder at a time on PostgreSQL; SQLite has one writer anyway
-MOST_DOUBLINGS = 5
+MOST_DOUBLINGS = 2
 MOST_RESENT = 64
 """A feed sends at most so many lost messages again, so that an outage does not end in a flood."""
 
@@ -31,16 +31,25 @@ class Doorbell:
     model: str
 
 
-def feed(database: Database, *, model: str, window: int, resend_s: float) -> list[Doorbell]:
+def feed(
+    database: Database, *, model: str, window: int, resend_s: float, drained: Container[Lane] = frozenset(Lane)
+) -> list[Doorbell]:
     """Mark up to `window` chunks a lane as sent and return them, with those whose message seems lost.
 
-    A chunk that nobody claimed within `resend_s` is returned again, then after twice the time, and so on. Returns
-    nothing when another process is feeding. Raises LedgerUnavailable.
+    A chunk that nobody claimed within `resend_s` is returned again, then after twice and four times that, if its lane
+    is in `drained`: those whose queue in Redis is known to be empty. (A message behind long chunks is late, not lost.)
+    Returns nothing when another process is feeding. Raises LedgerUnavailable.
     """
     with database.reading() as connection:
         if not _anything_to_do(connection, model):
             return []  # a quiet ledger is only read: no writer's lock is taken every second for nothing
-    return database.transact(lambda connection: _feed(connection, model, window, resend_s))
+    return database.transact(lambda connection: _feed(connection, model, window, resend_s, drained))
+
+
+def overdue_lanes(database: Database, *, model: str, resend_s: float) -> frozenset[Lane]:
+    """Lanes with a message that should have been claimed by now: it is time to look into Redis."""
+    with database.reading() as connection:
+        return frozenset(bell.lane for bell in _lost(connection, model, resend_s))
 
 
 def unsend(database: Database, doorbells: Sequence[Doorbell]) -> None:
@@ -62,21 +71,26 @@ def _anything_to_do(connection: Connection, model: str) -> bool:
     return bool(connection.scalar(select(exists().where(waiting, chunks.c.batch == batches.c.id, _open(model)))))
 
 
-def _feed(connection: Connection, model: str, window: int, resend_s: float) -> list[Doorbell]:
+def _feed(connection: Connection, model: str, window: int, resend_s: float, drained: Container[Lane]) -> list[Doorbell]:
     if connection.dialect.name == "postgresql" and not connection.scalar(
         text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": FEED_LOCK}
     ):
         return []
-    chosen = _lost(connection, model, resend_s)
+    chosen = [bell for bell in _lost(connection, model, resend_s) if bell.lane in drained][:MOST_RESENT]
     for lane in Lane:
         chosen += _next(connection, model, lane, window)
-    for bell in chosen:
-        connection.execute(
-            update(chunks)
-            .where(chunks.c.batch == bell.batch, chunks.c.number == bell.chunk)
-            .values(state=ChunkState.SENT, sent_at=db_now(), sends=chunks.c.sends + 1)
-        )
-    return chosen
+    return [bell for bell in chosen if _mark_sent(connection, bell)]
+
+
+def _mark_sent(connection: Connection, bell: Doorbell) -> bool:
+    # The state is looked at again: between the choice and this line another session may have claimed or cancelled.
+    still_waiting = chunks.c.state.in_((ChunkState.PENDING, ChunkState.SENT))
+    marked = connection.execute(
+        update(chunks)
+        .where(chunks.c.batch == bell.batch, chunks.c.number == bell.chunk, still_waiting)
+        .values(state=ChunkState.SENT, sent_at=db_now(), sends=chunks.c.sends + 1)
+    )
+    return marked.rowcount == 1
 
 
 def _open(model: str) -> Any:
@@ -93,7 +107,7 @@ def _lost(connection: Connection, model: str, resend_s: float) -> list[Doorbell]
         .order_by(chunks.c.sent_at)
     )
     due = [dict(row) for row in sent.mappings() if row["age"] > resend_s * 2 ** min(row["sends"] - 1, MOST_DOUBLINGS)]
-    return [_bell(row, model) for row in due[:MOST_RESENT]]
+    return [_bell(row, model) for row in due]
 
 
 def _next(connection: Connection, model: str, lane: Lane, window: int) -> list[Doorbell]:

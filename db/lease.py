@@ -75,11 +75,12 @@ def mark(database: Database, claim: Claim, *, row: Row, stage: str) -> bool:
     return database.transact(lambda connection: _extend(connection, claim, {"marker_row": row, "marker_stage": stage}))
 
 
-def release(database: Database, claim: Claim, *, charge: bool) -> bool:
+def release(database: Database, claim: Claim, *, charge: bool) -> ChunkState | None:
     """Give the chunk back to be claimed by anybody; what was recorded stays.
 
     With `charge` a death is counted that blames no pair (a limit fired, the engine failed), and the last one allowed
-    parks the chunk; without it (a shutdown) the attempt never was. False when the chunk was not ours any more.
+    parks the chunk; without it (a shutdown) the attempt never was. Returns the chunk's new state, None when it was not
+    ours any more.
     """
     deaths = chunks.c.deaths + 1
     charged: dict[str, Any] = {
@@ -88,9 +89,10 @@ def release(database: Database, claim: Claim, *, charge: bool) -> bool:
     }
     free: dict[str, Any] = {"attempts": chunks.c.attempts - 1, "state": ChunkState.PENDING}
 
-    def work(connection: Connection) -> bool:
+    def work(connection: Connection) -> ChunkState | None:
         given_back = update(chunks).where(ours(claim)).values(**no_holder(), **(charged if charge else free))
-        return connection.execute(given_back).rowcount == 1
+        state = connection.scalar(given_back.returning(chunks.c.state))
+        return None if state is None else ChunkState(state)
 
     return database.transact(work)
 

@@ -1,15 +1,15 @@
 """Sweeping: chunks whose holder died or hangs become claimable again, without waiting for anybody's message."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from audit.holder import Holder
+from audit.holder import Holder, proved_dead
 from audit.pair import BatchId, ChunkNumber
 from db.claim import locked_chunk
-from db.death import Cause, bury, cause_of_death, holder_of, is_abandoned
+from db.death import Cause, bury, cause_of_death, holder_of, is_expired
 from db.engine import Database, db_now
 from db.tables import BatchState, ChunkState, batches, chunks
 
@@ -31,26 +31,28 @@ class Rules:
 
     `max_deaths` that blame no pair park the chunk. With `trust_leases` False only holders that are proved dead count:
     after an outage of the ledger every lease looks ended, though its holder only could not renew it. `overdue` are
-    pids of this host that a time limit has killed.
+    processes of this host that a time limit has killed, by pid and start time.
     """
 
     max_deaths: int
     trust_leases: bool = True
-    overdue: frozenset[int] = frozenset()
+    overdue: frozenset[tuple[int, int]] = frozenset()
 
     def abandoned(self, chunk: Mapping[str, Any]) -> bool:
         """Whether this running chunk is to be taken from its holder."""
-        return is_abandoned({**chunk, "expired": bool(chunk["expired"]) and self.trust_leases})
+        return proved_dead(holder_of(chunk)) or (self.trust_leases and is_expired(chunk))
 
 
-def sweep(database: Database, rules: Rules) -> list[Buried]:
-    """Bury every abandoned claim, each in a transaction of its own. Raises LedgerUnavailable."""
-    running = select(chunks, (chunks.c.lease_until < db_now()).label("expired"))
+def sweep(database: Database, rules: Rules) -> Iterator[Buried]:
+    """Bury every abandoned claim, each in a transaction of its own, as the result is read. Raises LedgerUnavailable."""
+    running = select(chunks, (db_now() - chunks.c.lease_until).label("expired_s"))
     with database.reading() as connection:
         found = connection.execute(running.where(chunks.c.state == ChunkState.RUNNING))
         seen = [row for row in map(dict, found.mappings()) if rules.abandoned(row)]
-    buried = (_bury(database, row["batch"], row["number"], rules) for row in seen)
-    return [one for one in buried if one is not None]
+    for row in seen:
+        buried = _bury(database, row["batch"], row["number"], rules)
+        if buried is not None:
+            yield buried
 
 
 def _bury(database: Database, batch: BatchId, number: ChunkNumber, rules: Rules) -> Buried | None:
@@ -58,7 +60,8 @@ def _bury(database: Database, batch: BatchId, number: ChunkNumber, rules: Rules)
         chunk = locked_chunk(connection, batch, number)
         if chunk is None or chunk["state"] != ChunkState.RUNNING or not rules.abandoned(chunk):
             return None
-        cause = Cause.STUCK if chunk["holder_pid"] in rules.overdue else cause_of_death(chunk)
+        killed = (chunk["holder_pid"], chunk["holder_started"]) in rules.overdue
+        cause = Cause.STUCK if killed else cause_of_death(chunk)
         parked = bury(connection, chunk, cause, max_deaths=rules.max_deaths) is ChunkState.PARKED
         return Buried(batch=batch, chunk=number, holder=holder_of(chunk), cause=cause, parked=parked)
 

@@ -31,7 +31,7 @@ CONFIGURATION: dict[str, Any] = {
         "beam_search": {"beam_size": 3, "max_len_b": 16, "min_len": 1, "no_repeat_ngram_size": 0},
     },
     "preprocessor": {"type": "ofa-tasks-preprocessor"},
-    "pipeline": {"type": "ofa-visual-entailment"},
+    "pipeline": {"type": "visual-entailment"},
 }
 # Tables of positions that the code computes anew when it builds the model: 17 MB that need not be stored.
 COMPUTED = ("token_rp_bucket", "image_rp_bucket", "image_position_idx")

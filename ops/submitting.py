@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from audit.errors import BrokerUnavailable
 from audit.message import Lane
 from audit.policy import Policy
 from audit.verdict import Label
@@ -107,10 +108,10 @@ def _report(handle: "Handle", *, watch: bool, as_json: bool) -> int:
     lines = _lines(handle)
     for line in lines[1:] if as_json else lines:
         print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
-    if not watch:
+    if not watch or not handle.sent:  # without Redis there may be nothing to watch for a long time
         if as_json:
             show.print_json(told)
-        return 0
+        return 0 if handle.sent else BrokerUnavailable.exit_status
     seen = follow_or_say_how(handle.database, handle.batch)
     if as_json:
         last = seen or handle.progress()
@@ -130,7 +131,9 @@ def _lines(handle: "Handle") -> list[str]:
     if handle.failed:
         lines.append(f"  failed at once: {handle.failed:,} rows that cannot be judged")
     if handle.problem:
-        lines.append(f"  {plain(handle.problem)}; the batch is safe in the ledger, and a worker will find it there")
+        lines.append(
+            f"  {plain(handle.problem)}; the batch is registered: a worker or `caption-audit sweep` will send it"
+        )
     return lines
 
 

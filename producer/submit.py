@@ -91,7 +91,10 @@ def submit(
 def _ring(database: Database, bell: Bell, settings: Settings) -> str | None:
     """Send the first messages; what cannot be sent is given back, and the reason is returned."""
     window = settings.feed_chunks_per_slot * WINDOW_SLOTS
-    doorbells = feed(database, model=settings.model_name, window=window, resend_s=settings.resend_s)
+    try:
+        doorbells = feed(database, model=settings.model_name, window=window, resend_s=settings.resend_s)
+    except LedgerUnavailable as error:  # the batch is open already: a worker finds it
+        return error.detail
     try:
         bell.ring(doorbells)
     except BrokerUnavailable as error:

@@ -29,7 +29,7 @@ def create_app(settings: Settings) -> Celery:
 
         def on_timeout(self, soft: bool, timeout: float) -> None:
             if not soft and self.worker_pid:
-                lifecycle.overdue.add(self.worker_pid)
+                lifecycle.hard_limit_fired(self.worker_pid)
             super().on_timeout(soft, timeout)
 
     @app.task(name=TASK_NAME, Request=LimitedRequest, ignore_result=True)  # type: ignore[untyped-decorator]

@@ -17,12 +17,12 @@ class _SlotState(ctypes.Structure):
         ("pid", ctypes.c_int64),
         ("ready", ctypes.c_int64),  # pid that judged the canary
         ("failed_loads", ctypes.c_int64),  # in a row
-        ("canary_at", ctypes.c_double),
+        ("working_since", ctypes.c_double),  # 0 between chunks; else when progress was last made
     )
     pid: int
     ready: int
     failed_loads: int
-    canary_at: float
+    working_since: float
 
 
 class _Page(ctypes.Structure):
@@ -55,17 +55,32 @@ class Board:
     def drain(self, *, now: bool = False) -> None:
         """Main process: stop soon, or at once."""
         self._page.draining = 1
-        self._page.leave_now = int(now)
+        if now:
+            self._page.leave_now = 1
 
     def started(self, slot: int, pid: int) -> None:
         """Child: this process has the slot, and is not ready yet."""
         state = self._page.slots[slot]
-        state.pid, state.ready = pid, 0
+        state.pid, state.ready, state.working_since = pid, 0, 0.0
 
     def proved(self, slot: int, pid: int) -> None:
         """Child: the model is loaded and has judged the canary pair."""
         state = self._page.slots[slot]
-        state.ready, state.failed_loads, state.canary_at = pid, 0, time.time()
+        state.ready, state.failed_loads = pid, 0
+
+    def progressed(self, slot: int) -> None:
+        """Child: it has a chunk in hand, and has just got further with it."""
+        self._page.slots[slot].working_since = time.monotonic()
+
+    def idle(self, slot: int) -> None:
+        """Child: it has no chunk in hand."""
+        self._page.slots[slot].working_since = 0.0
+
+    def stuck(self, slots: int, *, for_s: float) -> list[int]:
+        """Pids of processes with a chunk in hand and no progress for so long."""
+        now = time.monotonic()  # one clock for all processes of a host
+        states = (self._page.slots[slot] for slot in range(slots))
+        return [int(state.pid) for state in states if state.working_since and now - state.working_since > for_s]
 
     def load_failed(self, slot: int, reason: str) -> int:
         """Child: the model could not be loaded this time; returns how often in a row."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 from audit.errors import AuditError, LedgerUnavailable, ModelRefused
 from audit.holder import this_process
@@ -41,17 +42,23 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
     slot = workplace.slots[slot_number % len(workplace.slots)]
     configure_logs(settings.log_level)
     board.started(slot_number, os.getpid())
-    asked: list[int] = []
     try:
-        engine = load_engine(workplace.model, settings, slot)
+        return _open(workplace, slot, slot_number, worker)
     except ModelRefused as error:
         board.refuse(error.exit_status, str(error))
         _leave(f"model refused: {error}")
     except BaseException as error:  # noqa: BLE001 - Celery would swallow it and serve tasks without a model
         failures = board.load_failed(slot_number, str(error) if isinstance(error, AuditError) else repr(error))
         time.sleep(failures)  # backoff; a pool whose children die at once is one that Celery gives up, with status 1
-        _leave(f"model not loaded: {error!r}")
-    database = open_database(settings.ledger_url)
+        _leave(f"not ready: {error!r}")
+
+
+def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Office:
+    settings, board = workplace.settings, workplace.board
+    asked: list[int] = []
+    engine = load_engine(workplace.model, settings, slot)
+    # Eight tries of it stay below a lease: a child that waits for a locked file is not stuck.
+    database = open_database(settings.ledger_url, busy_s=min(5.0, settings.lease_s / 16))
     claimant = Claimant(
         holder=this_process(),
         provenance=provenance_of(engine, workplace.model, worker=f"{worker}:{slot_number}", slot=slot),
@@ -66,6 +73,8 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
         settings=settings,
         stopping=lambda: board.draining or bool(asked),
         begin=lambda: _watch_term(board, asked),
+        progressed=lambda: board.progressed(slot_number),
+        idle=lambda: board.idle(slot_number),
     )
     board.proved(slot_number, os.getpid())
     return office
@@ -98,10 +107,11 @@ def _watch_term(board: Board, asked: list[int]) -> None:
         asked.append(number)
 
     asked.clear()
-    signal.signal(signal.SIGTERM, handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, handler)
 
 
-def _leave(why: str) -> None:
+def _leave(why: str) -> NoReturn:
     log.error("worker process leaves", reason=why, pid=os.getpid())
     sys.stderr.flush()
     os._exit(EX_LOAD_FAILED)

@@ -11,16 +11,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from audit.errors import BrokerUnavailable, LedgerUnavailable
+from audit.message import Lane
 from audit.settings import Settings
-from db.death import Cause
 from db.engine import Database, open_database
-from db.feed import Doorbell, feed, unsend
+from db.feed import Doorbell, feed, overdue_lanes, unsend
 from db.sweep import Buried, Rules, sweep
 from worker.telemetry import logger
 
+T = TypeVar("T")
 log = logger(__name__)
 BUSY_S = 1.0
 """A round does not wait long for a locked SQLite file: forks wait for the round, and the next one comes in a second."""
@@ -37,14 +38,15 @@ class Bell(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounds:
-    """How the rounds are made: the settings, the model's name, how many slots, and ways into the pool."""
+    """How the rounds are made: the settings, the model's name, how many slots, and ways to Redis and into the pool."""
 
     settings: Settings
     model: str
     slots: int
     ring: Bell
-    is_child: Callable[[int], bool]
-    overdue: Callable[[], frozenset[int]]  # pids of children that Celery's hard limit has killed
+    drained: Callable[[frozenset[Lane]], frozenset[Lane]]  # those lanes whose queue in Redis is empty
+    stuck: Callable[[], list[int]]  # pids of children that make no progress
+    overdue: Callable[[], frozenset[tuple[int, int]]]  # children that Celery's hard limit has killed
     check: Callable[[], None]  # looks at the board; may ask the worker to leave
 
 
@@ -56,7 +58,9 @@ class Housekeeper:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
-        self._ledger_lost_at: float | None = None
+        # A worker that has just started knows nothing of what was before: it trusts leases after one lease.
+        self._doubted_at: float = time.monotonic()
+        self._round_at: float = time.time()
         self._complained: str | None = None
         os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child)
         self._fork_held = False
@@ -77,34 +81,70 @@ class Housekeeper:
                 self._round()
 
     def _round(self) -> None:
-        self._rounds.check()
-        if self._stopped.is_set():
-            return
-        database = open_database(self._rounds.settings.ledger_url, busy_s=BUSY_S)
+        """One round; whatever goes wrong in a part of it, the other parts are done and the thread lives on."""
         try:
-            self._sweep(database)
-            self._feed(database)
-            self._complain(None)
+            self._rounds.check()
+            if not self._stopped.is_set():
+                self._look_at_clock()
+                self._with_ledger(self._sweep)
+                bells = self._with_ledger(self._feed)
+                # No connection is open while Redis is waited for, so that a fork meanwhile inherits none.
+                self._ring(bells)
+                self._complain(None)
         except LedgerUnavailable as error:
-            self._ledger_lost_at = time.monotonic()
+            self._doubted_at = time.monotonic()
             self._complain(error.detail)
         except BrokerUnavailable as error:
             self._complain(error.detail)
         except Exception:
-            log.exception("housekeeping failed")  # the thread must outlive any bug: without it nothing is fed
+            log.exception("housekeeping failed")
+
+    def _look_at_clock(self) -> None:
+        """After a pause of the whole machine every lease looks ended, though nobody had time to renew it."""
+        now = time.time()
+        if now - self._round_at > self._rounds.settings.lease_s / 2:
+            self._doubted_at = time.monotonic()
+        self._round_at = now
+
+    def _with_ledger(self, part: Callable[[Database], T]) -> T:
+        database = open_database(self._rounds.settings.ledger_url, busy_s=BUSY_S)
+        try:
+            return part(database)
         finally:
             database.close()
 
     def _sweep(self, database: Database) -> None:
-        settings, lost_at = self._rounds.settings, self._ledger_lost_at
-        # After an outage every lease looks ended, though its holder only could not reach the ledger to renew it.
-        trust_leases = lost_at is None or time.monotonic() - lost_at > settings.lease_s
+        settings = self._rounds.settings
+        trust_leases = time.monotonic() - self._doubted_at > settings.lease_s
         rules = Rules(max_deaths=settings.max_attempts, trust_leases=trust_leases, overdue=self._rounds.overdue())
-        for buried in sweep(database, rules):
-            self._report(buried)
-            if buried.cause is Cause.STUCK and self._rounds.is_child(buried.holder.pid):
-                # It can write nothing any more (its token is void), but it holds a slot and perhaps a GPU.
-                os.kill(buried.holder.pid, signal.SIGKILL)
+        try:
+            for buried in sweep(database, rules):
+                self._report(buried)
+        except LedgerUnavailable:
+            raise
+        except Exception:
+            log.exception("sweep failed")  # one odd row must not keep the others from being fed
+        if trust_leases:
+            for pid in self._rounds.stuck():
+                # It can write nothing any more (its lease has ended), but it holds a slot and perhaps a GPU.
+                log.warning("stuck process killed", pid=pid)
+                os.kill(pid, signal.SIGKILL)
+
+    def _feed(self, database: Database) -> list[Doorbell]:
+        settings, model = self._rounds.settings, self._rounds.model
+        overdue = overdue_lanes(database, model=model, resend_s=settings.resend_s)
+        drained = self._rounds.drained(overdue) if overdue else overdue
+        window = settings.feed_chunks_per_slot * self._rounds.slots
+        return feed(database, model=model, window=window, resend_s=settings.resend_s, drained=drained)
+
+    def _ring(self, bells: list[Doorbell]) -> None:
+        if not bells:
+            return
+        try:
+            self._rounds.ring(bells)
+        except BrokerUnavailable:
+            self._with_ledger(lambda database: unsend(database, bells))
+            raise
 
     def _report(self, buried: Buried) -> None:
         told = {"batch": buried.batch, "chunk": buried.chunk, "pid": buried.holder.pid, "cause": buried.cause.value}
@@ -112,18 +152,6 @@ class Housekeeper:
             log.error("chunk parked", cure="mend what the log names, then: caption-audit sweep --parked", **told)
         else:
             log.warning("claim taken over", **told)
-
-    def _feed(self, database: Database) -> None:
-        settings = self._rounds.settings
-        window = settings.feed_chunks_per_slot * self._rounds.slots
-        bells = feed(database, model=self._rounds.model, window=window, resend_s=settings.resend_s)
-        if not bells:
-            return
-        try:
-            self._rounds.ring(bells)
-        except BrokerUnavailable:
-            unsend(database, bells)
-            raise
 
     def _complain(self, what: str | None) -> None:
         """Say that something is away when it goes and when it is back, not every second."""

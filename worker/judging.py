@@ -60,9 +60,14 @@ class Looked:
 
 
 def judge_pairs(
-    pairs: Sequence[Pair], *, desk: Desk, pictures: Pictures, stopping: Callable[[], bool]
+    pairs: Sequence[Pair],
+    *,
+    desk: Desk,
+    pictures: Pictures,
+    stopping: Callable[[], bool],
+    progressed: Callable[[], None] = lambda: None,
 ) -> Iterator[list[Outcome]]:
-    """Judge at full speed, in order, and yield outcomes as micro-batches are done.
+    """Judge at full speed, in order, and yield outcomes as micro-batches are done; `progressed` after each picture.
 
     When `stopping()` turns true it ends early: the pairs not yielded have no outcome. Raises EngineFault when the
     engine, not a pair, is at fault; PoisonedProcess when the process must leave.
@@ -75,7 +80,10 @@ def judge_pairs(
                 ahead.append(desk.decoders.submit(look, pair, desk=desk, pictures=pictures))
             if not ahead:
                 return
-            group = [ahead.popleft().result() for _ in range(min(desk.micro_batch, len(ahead)))]
+            group = []
+            for _ in range(min(desk.micro_batch, len(ahead))):
+                group.append(ahead.popleft().result())
+                progressed()
             yield settle(group, desk=desk)
     finally:
         for future in ahead:

@@ -3,15 +3,20 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import psutil
+import redis
 from billiard import current_process
 from celery import Celery
 from celery.worker import state
+from kombu.exceptions import KombuError
 
 from audit.errors import AuditError, BrokerUnavailable
-from audit.message import TASK_NAME, BadMessage, ChunkMessage, decode, encode, queue_name
+from audit.holder import start_ticks
+from audit.message import TASK_NAME, BadMessage, ChunkMessage, Lane, decode, encode, queue_name
 from audit.settings import Settings
 from db.engine import open_database
 from db.feed import Doorbell
@@ -38,8 +43,7 @@ class Lifecycle:
         self._office: Office | None = None
         self._housekeeper: Housekeeper | None = None
         self._hostname = "worker"
-        self._pool: Any = None
-        self.overdue: set[int] = set()
+        self._overdue: set[tuple[int, int]] = set()
 
     def on_setup_logging(self, **_: object) -> None:
         """Keep Celery from configuring logs of its own."""
@@ -74,6 +78,7 @@ class Lifecycle:
         self._workplace = Workplace(settings=settings, model=model, slots=slots, board=Board())
         # modelscope may want to install what a model folder asks for; it must not, and from nowhere.
         os.environ["PIP_NO_INDEX"] = "1"
+        self._keep_house()  # before Redis answers: a model that does not load must end the worker all the same
 
     def on_process_init(self, **_: object) -> None:
         """Pool process: get ready, or leave."""
@@ -81,23 +86,26 @@ class Lifecycle:
             os._exit(EX_UNAVAILABLE)
         self._office = open_office(self._workplace, current_process().index, worker=self._hostname)
 
-    def on_worker_ready(self, sender: Any, **_: object) -> None:
-        """Main process: children are ready and Redis answers; begin to feed."""
+    def on_worker_ready(self, **_: object) -> None:
+        """Main process: Redis answers and children are being made."""
+        self._write_ready_file()
         workplace = self._require()
-        self._pool = sender.controller.pool
+        log.info("worker ready", slots=len(workplace.slots), model=workplace.model.name, pid=os.getpid())
+
+    def _keep_house(self) -> None:
+        workplace = self._require()
         rounds = Rounds(
             settings=self._settings,
             model=workplace.model.name,
             slots=len(workplace.slots),
             ring=self._ring,
-            is_child=lambda pid: pid in self._children(),
-            overdue=lambda: frozenset(self.overdue),
+            drained=self._drained,
+            stuck=self._stuck,
+            overdue=lambda: frozenset(self._overdue),
             check=self._check_board,
         )
         self._housekeeper = Housekeeper(rounds)
         self._housekeeper.start()
-        self._write_ready_file()
-        log.info("worker ready", slots=len(workplace.slots), model=workplace.model.name, pid=os.getpid())
 
     def on_shutting_down(self, how: str, **_: object) -> None:
         """Main process, in a signal handler: children see the board between two micro-batches."""
@@ -114,6 +122,12 @@ class Lifecycle:
             sys.stderr.write(f"caption-audit: {refusal[1]}\n")
             sys.stderr.flush()
             os._exit(refusal[0])
+
+    def hard_limit_fired(self, pid: int) -> None:
+        """Main process: Celery is about to kill this child; what it has in hand took too long."""
+        started = start_ticks(pid)
+        if started is not None:
+            self._overdue.add((pid, started))
 
     def judge(self, body: Mapping[str, object]) -> str:
         """The task's body, in a pool process."""
@@ -141,24 +155,36 @@ class Lifecycle:
         return board.refusal
 
     def _ring(self, doorbells: list[Doorbell]) -> None:
+        with self._redis() as connection, self._app.amqp.Producer(connection, auto_declare=False) as producer:
+            for bell in doorbells:
+                self._app.send_task(
+                    TASK_NAME,
+                    kwargs=encode(ChunkMessage(batch=bell.batch, chunk=bell.chunk)),
+                    queue=queue_name(bell.lane, bell.model),
+                    producer=producer,
+                    retry=False,
+                    ignore_result=True,
+                )
+
+    def _drained(self, lanes: frozenset[Lane]) -> frozenset[Lane]:
+        with self._redis() as connection:
+            client, model = connection.default_channel.client, self._require().model.name
+            return frozenset(lane for lane in lanes if not client.llen(queue_name(lane, model)))
+
+    @contextmanager
+    def _redis(self) -> Iterator[Any]:
+        """A connection for housekeeping; raises BrokerUnavailable for whatever keeps Redis from taking messages."""
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=3)
-                with self._app.amqp.Producer(connection, auto_declare=False) as producer:
-                    for bell in doorbells:
-                        self._app.send_task(
-                            TASK_NAME,
-                            kwargs=encode(ChunkMessage(batch=bell.batch, chunk=bell.chunk)),
-                            queue=queue_name(bell.lane, bell.model),
-                            producer=producer,
-                            retry=False,
-                            ignore_result=True,
-                        )
-        except self._app.connection_for_write().connection_errors as error:
+                yield connection
+        except (redis.RedisError, KombuError, OSError) as error:
             raise BrokerUnavailable("broker_unavailable", f"Redis does not answer: {error}") from error
 
-    def _children(self) -> list[int]:
-        return [int(process.pid) for process in self._pool._pool._pool if process.pid]
+    def _stuck(self) -> list[int]:
+        workplace = self._require()
+        pids = workplace.board.stuck(len(workplace.slots), for_s=self._settings.lease_s)
+        return [pid for pid in pids if _parent_of(pid) == os.getpid()]
 
     def _ready_file(self) -> Any:
         return self._settings.home / "run" / f"worker-{os.getpid()}.json"
@@ -180,3 +206,11 @@ class Lifecycle:
         if self._workplace is None:
             raise RuntimeError("the worker was not prepared")
         return self._workplace
+
+
+def _parent_of(pid: int) -> int | None:
+    try:
+        parent: int = psutil.Process(pid).ppid()
+    except psutil.Error:
+        return None
+    return parent

@@ -43,7 +43,7 @@ def find_model(settings: Settings) -> Model:
         return Model(name=settings.model_name, files=None)
     from worker.engines.model_files import inspect_model
 
-    return Model(name=settings.model_name, files=inspect_model(model_directory(settings)))
+    return Model(name=settings.model_name, files=inspect_model(model_directory(settings), name=settings.model_name))
 
 
 def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:

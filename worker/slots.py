@@ -13,6 +13,7 @@ from pathlib import Path
 
 from audit.errors import UsageError
 from audit.settings import Settings
+from worker.board import MOST_SLOTS
 
 NVIDIA_DEVICES = Path("/proc/driver/nvidia/gpus")
 SLOTS_A_GPU = 2
@@ -55,6 +56,8 @@ def plan_slots(settings: Settings, environ: Mapping[str, str], *, nvidia: Path =
     devices = _devices(settings.devices, environ, nvidia)
     per_device = settings.slots_per_device or (1 if devices == ["cpu"] else SLOTS_A_GPU)
     count = len(devices) * per_device
+    if count > MOST_SLOTS:
+        raise UsageError("bad_setting", f"{count} slots are more than one worker may have ({MOST_SLOTS})")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = settings.torch_threads or max(1, cores // count)
     return tuple(Slot(number=n, device=devices[n % len(devices)], threads=threads) for n in range(count))

@@ -2,26 +2,26 @@
 
 import logging
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NoReturn, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from audit.errors import EngineFault, LedgerUnavailable, PoisonedProcess, Transient
+from audit.errors import LedgerUnavailable, PoisonedProcess, Transient
 from audit.message import ChunkMessage
 from audit.pair import Pair, Row
 from audit.settings import Settings
 from audit.verdict import Failure, Outcome
 from db.claim import Refusal, claim
 from db.engine import Database
-from db.lease import Claim, Claimant, mark, release
+from db.lease import Claim, Claimant, mark, release, renew
 from db.record import Recorded, record
+from db.tables import ChunkState
 from worker.judging import Desk, Looked, judge_pairs, look, settle
+from worker.limits import SoftLimit
 from worker.pictures import CarefulPictures, Pictures, quick_pictures
 from worker.telemetry import logger
 
@@ -48,7 +48,8 @@ class Ending(StrEnum):
 class Office:
     """All that one worker process needs to work on chunks.
 
-    `stopping` turns true when the worker is asked to stop; `begin` forgets a request that met no chunk.
+    `stopping` turns true when the worker is asked to stop; `begin` forgets a request that met no chunk. `progressed`
+    and `idle` tell the main process that this one is not stuck.
     """
 
     database: Database
@@ -57,6 +58,9 @@ class Office:
     settings: Settings
     stopping: Callable[[], bool]
     begin: Callable[[], None]
+    progressed: Callable[[], None]
+    idle: Callable[[], None]
+    limit: SoftLimit = field(default_factory=SoftLimit)
 
 
 class _TakenOver(Exception):
@@ -66,157 +70,192 @@ class _TakenOver(Exception):
 def judge_chunk(message: ChunkMessage, office: Office) -> Ending:
     """Claim the chunk and bring each of its pairs to an outcome, as far as this process can.
 
-    Leaves the process (and does not return) when the engine is sick or a limit fired.
+    Leaves the process (and does not return) when it must not be trusted, or when it holds a chunk that it can neither
+    finish nor give back: a dead holder is noticed at once, a living one only when its lease ends.
     """
+    office.begin()
+    office.limit.install()
+    office.progressed()
+    try:
+        return _claim_and_judge(message, office)
+    except SoftTimeLimitExceeded:
+        _leave("soft time limit")
+    except Exception:
+        log.exception("chunk failed", batch=message.batch, chunk=message.chunk)
+        _leave("unexpected error")
+    finally:
+        office.idle()
+
+
+def _claim_and_judge(message: ChunkMessage, office: Office) -> Ending:
     told = {"batch": message.batch, "chunk": message.chunk}
     began = time.monotonic()
-    office.begin()
     try:
-        held = patiently(lambda: claim(office.database, message, office.claimant), CLAIM_PATIENCE_S, office.stopping)
+        held = _patiently(lambda: claim(office.database, message, office.claimant), office, CLAIM_PATIENCE_S)
     except LedgerUnavailable as error:
         log.warning("chunk not claimed", reason=error.detail, **told)
         return Ending.GIVEN_UP
     if isinstance(held, Refusal):
-        log.debug("chunk not claimable", reason=held.value, **told)
+        log.log(_level(held), "chunk not claimable", reason=held.value, **told)
         return Ending.REFUSED
     log.debug("chunk claimed", attempt=held.attempt, careful=held.careful, pairs=len(held.pairs), **told)
     try:
-        ending = _judge_carefully(held, office) if held.careful else _judge_at_full_speed(held, office)
+        ending = _judge(held, office)
     except _TakenOver:
         ending = Ending.FENCED
     except LedgerUnavailable as error:
-        log.error("results given up", reason=error.detail, **told)
-        ending = Ending.GIVEN_UP
+        _leave(f"results given up: {error.detail}")
     took_s = round(time.monotonic() - began, 3)
     log.info("chunk ended", ending=ending.value, attempt=held.attempt, careful=held.careful, took_s=took_s, **told)
     return ending
 
 
-def _judge_at_full_speed(held: Claim, office: Office) -> Ending:
-    """Judge in micro-batches, commit what is judged every third of a lease, which renews it."""
+def _judge(held: Claim, office: Office) -> Ending:
+    if not os.path.isdir(held.image_root):
+        # One host that has lost its mount must not write file_missing for a million pairs that are fine elsewhere.
+        log.error("image folder is missing", folder=held.image_root, batch=held.batch, chunk=held.chunk)
+        return _give_back(held, office, charge=True)
     unsaved: list[Outcome] = []
-    saved_at = time.monotonic()
     try:
-        with quick_pictures(held.image_root, office.settings) as pictures:
-            for outcomes in judge_pairs(held.pairs, desk=office.desk, pictures=pictures, stopping=office.stopping):
-                unsaved += outcomes
-                if time.monotonic() - saved_at > held.claimant.lease_s / 3:
-                    _save(office, held, unsaved)
-                    unsaved, saved_at = [], time.monotonic()
+        if held.careful:
+            _judge_carefully(held, office)
+        else:
+            _judge_at_full_speed(held, office, unsaved)
+        if _save(office, held, unsaved) is Recorded.DONE:
+            return Ending.DONE
+        return _give_back(held, office, charge=not office.stopping())
     except SoftTimeLimitExceeded:
         _give_back_and_leave(held, office, unsaved, "soft time limit")
-    except (PoisonedProcess, LedgerUnavailable, _TakenOver) as error:
-        if isinstance(error, PoisonedProcess):
-            _leave(f"process is poisoned: {error.detail}")
+    except PoisonedProcess as error:
+        _leave(f"process is poisoned: {error.detail}")  # a marker stands: it may be the pair's doing
+    except (LedgerUnavailable, _TakenOver):
         raise
-    except EngineFault as error:
-        _give_back_and_leave(held, office, unsaved, f"engine is sick: {error.detail}")
+    except Transient as error:  # a sick engine, no process to decode in, pictures that are away
+        _give_back_and_leave(held, office, unsaved, f"no pair's fault: {error}")
     except Exception:
         # Unknown, so nobody's fault yet: what is judged is kept, and the next attempt goes pair by pair.
         log.exception("chunk failed", batch=held.batch, chunk=held.chunk)
-        _save(office, held, unsaved)
-        release(office.database, held, charge=True)
-        return Ending.RELEASED
-    return _close(held, office, unsaved)
+        _give_back_and_leave(held, office, unsaved, "unexpected error")
 
 
-def _judge_carefully(held: Claim, office: Office) -> Ending:
+def _judge_at_full_speed(held: Claim, office: Office, unsaved: list[Outcome]) -> None:
+    """Judge in micro-batches; what is judged is committed every third of a lease, which renews it."""
+    due_s, last = held.claimant.lease_s / 3, time.monotonic()
+
+    def progressed() -> None:
+        nonlocal last
+        office.progressed()
+        if time.monotonic() - last > due_s:
+            if not _patiently(lambda: renew(office.database, held), office):
+                raise _TakenOver
+            last = time.monotonic()
+
+    with quick_pictures(held.image_root, office.settings) as pictures:
+        judged = judge_pairs(
+            held.pairs, desk=office.desk, pictures=pictures, stopping=office.stopping, progressed=progressed
+        )
+        for outcomes in judged:
+            unsaved += outcomes
+            if time.monotonic() - last > due_s:
+                _save(office, held, unsaved)
+                unsaved.clear()
+                last = time.monotonic()
+
+
+def _judge_carefully(held: Claim, office: Office) -> None:
     """One pair at a time: a committed marker before it, its outcome after it; suspects last."""
     ordered = sorted(held.pairs, key=lambda pair: (pair.row in held.suspects, pair.row))
-    try:
-        with CarefulPictures(held.image_root, office.settings) as pictures:
-            for pair in ordered:
-                if office.stopping():
-                    break
-                _save(office, held, [_one_carefully(held, office, pair, pictures)])
-    except SoftTimeLimitExceeded:
-        _give_back_and_leave(held, office, [], "soft time limit")
-    except PoisonedProcess as error:
-        _leave(f"process is poisoned: {error.detail}")  # with its marker standing: it may be the pair's doing
-    except (LedgerUnavailable, _TakenOver):
-        raise
-    except Transient as error:  # a sick engine, or no process to decode in
-        _give_back_and_leave(held, office, [], f"no pair's fault: {error}")
-    return _close(held, office, [])
+    with CarefulPictures(held.image_root, office.settings) as pictures:
+        for pair in ordered:
+            if office.stopping():
+                break
+            _mark(held, office, pair.row, "decode")
+            outcome = _one_carefully(held, office, pair, pictures)
+            _save(office, held, [outcome])
 
 
 def _one_carefully(held: Claim, office: Office, pair: Pair, pictures: Pictures) -> Outcome:
+    failure: Failure
     try:
-        _mark(held, office, pair.row, "decode")
         looked = look(pair, desk=office.desk, pictures=pictures)
-        if isinstance(looked, Looked):
-            _mark(held, office, pair.row, "judge")
-            return settle([looked], desk=office.desk)[0]
-    except (SoftTimeLimitExceeded, Transient, _TakenOver):
+    except (SoftTimeLimitExceeded, Transient):
         raise
-    except MemoryError:
-        return Outcome(
-            row=pair.row, result=Failure(code="out_of_memory", detail="the pair alone needs too much memory")
-        )
-    except Exception as error:
-        # Alone and repeated: this pair does it, whatever it is. The traceback is for us, the type's name for them.
-        log.exception("pair failed", batch=held.batch, chunk=held.chunk, row=pair.row)
-        return Outcome(row=pair.row, result=Failure(code="internal_error", detail=type(error).__name__))
-    return looked
+    except Exception as error:  # noqa: BLE001 - told to the log and to the ledger below
+        failure = _blame(error, held, pair)
+        return Outcome(row=pair.row, result=failure)
+    if not isinstance(looked, Looked):
+        return looked
+    _mark(held, office, pair.row, "judge")
+    try:
+        return settle([looked], desk=office.desk)[0]
+    except (SoftTimeLimitExceeded, Transient):
+        raise
+    except Exception as error:  # noqa: BLE001
+        failure = _blame(error, held, pair)
+        return looked.outcome(failure)
 
 
-def _close(held: Claim, office: Office, unsaved: list[Outcome]) -> Ending:
-    """Record the rest; what has no outcome because of a shutdown goes back without charging the attempt."""
-    if _save(office, held, unsaved) is Recorded.DONE:
-        return Ending.DONE
-    patiently(lambda: release(office.database, held, charge=not office.stopping()), RECORD_PATIENCE_S, office.stopping)
-    return Ending.RELEASED
+def _blame(error: Exception, held: Claim, pair: Pair) -> Failure:
+    """Alone and repeated, this pair does it, whatever it is: the traceback is for us, the type's name for them."""
+    if isinstance(error, MemoryError):
+        return Failure(code="out_of_memory", detail="the pair alone needs too much memory")
+    log.error("pair failed", batch=held.batch, chunk=held.chunk, row=pair.row, exc_info=error)
+    return Failure(code="internal_error", detail=type(error).__name__)
 
 
 def _save(office: Office, held: Claim, outcomes: list[Outcome]) -> Recorded:
-    """Record with patience; a limit that fires meanwhile is delivered afterwards. Raises _TakenOver when fenced."""
-    with _limits_deferred():
-        recorded = patiently(lambda: record(office.database, held, outcomes), RECORD_PATIENCE_S, lambda: False)
+    """Record with patience, a shutdown notwithstanding. Raises _TakenOver when fenced."""
+    recorded = _patiently(lambda: record(office.database, held, outcomes), office, until_stopped=False)
     if recorded is Recorded.FENCED:
         raise _TakenOver
     return recorded
 
 
 def _mark(held: Claim, office: Office, row: Row, stage: str) -> None:
-    with _limits_deferred():
-        still_ours = patiently(
-            lambda: mark(office.database, held, row=row, stage=stage), RECORD_PATIENCE_S, office.stopping
-        )
-    if not still_ours:
+    if not _patiently(lambda: mark(office.database, held, row=row, stage=stage), office):
         raise _TakenOver
 
 
-def patiently(work: Callable[[], T], patience_s: float, stopping: Callable[[], bool]) -> T:
-    """Repeat while the ledger does not answer, with growing pauses; raises LedgerUnavailable after `patience_s`."""
+def _give_back(held: Claim, office: Office, *, charge: bool) -> Ending:
+    state = _patiently(lambda: release(office.database, held, charge=charge), office, until_stopped=False)
+    if state is ChunkState.PARKED:
+        cure = "mend what the log names, then: caption-audit sweep --parked"
+        log.error("chunk parked", batch=held.batch, chunk=held.chunk, cure=cure)
+    return Ending.RELEASED
+
+
+def _patiently(
+    work: Callable[[], T], office: Office, patience_s: float = RECORD_PATIENCE_S, *, until_stopped: bool = True
+) -> T:
+    """Repeat while the ledger does not answer, with growing pauses; raises LedgerUnavailable after `patience_s`.
+
+    The soft limit waits for the end of each try, so that it is never raised inside of a transaction.
+    """
     give_up_at, pause_s = time.monotonic() + patience_s, 0.1
     while True:
+        office.progressed()  # waiting for the ledger is not being stuck
         try:
-            return work()
+            with office.limit.deferred():
+                return work()
         except LedgerUnavailable:
-            if stopping() or time.monotonic() + pause_s > give_up_at:
+            if (until_stopped and office.stopping()) or time.monotonic() + pause_s > give_up_at:
                 raise
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 2.0)
-
-
-@contextmanager
-def _limits_deferred() -> Iterator[None]:
-    """Keep Celery's soft limit (SIGUSR1) out of a transaction: it would be raised between any two lines of it."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _give_back_and_leave(held: Claim, office: Office, unsaved: list[Outcome], why: str) -> NoReturn:
     """Keep what is judged, give the rest back as a death that blames no pair, and leave: native code may still run."""
     try:
         _save(office, held, unsaved)
-        release(office.database, held, charge=True)
+        _give_back(held, office, charge=True)
     except (_TakenOver, LedgerUnavailable) as error:
         log.warning("chunk not given back", reason=str(error), batch=held.batch, chunk=held.chunk)
     _leave(why)
+
+
+def _level(refusal: Refusal) -> int:
+    return logging.ERROR if refusal is Refusal.PARKED else logging.DEBUG
 
 
 def _leave(why: str) -> NoReturn:

@@ -1,21 +1,24 @@
 """Claims, leases, deaths and blame: nothing is lost, nothing is judged into two outcomes, no innocent pair is named."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
+from audit.holder import this_process
 from audit.pair import BatchId, Row
 from db import tables
 from db.cancel import cancel_batch
 from db.claim import Refusal
+from db.death import Cause
 from db.engine import Database
 from db.exports import outcomes
-from db.lease import mark, release, renew
+from db.lease import Claim, mark, release, renew
 from db.queries import progress
 from db.record import Recorded, record
-from db.sweep import Rules, parked_chunks, sweep, unpark
+from db.sweep import Buried, Rules, parked_chunks, sweep, unpark
 from tests.support.claims import attempt, batch_of, broken, claimant, dead_process, elsewhere, no, take, yes
 from tests.support.ledger_rows import a_pair, add_batch, add_chunk, add_pair
 from tests.support.waiting import wait_until
@@ -27,12 +30,15 @@ def results(database: Database, batch: BatchId) -> dict[int, str]:
     return {row.row: row.label or str(row.failure_code) for row in outcomes(database, batch)}
 
 
+def swept(database: Database, rules: Rules = FIVE) -> list[Buried]:
+    return list(sweep(database, rules))
+
+
 def test_a_claimed_chunk_is_refused_to_everybody_else(database: Database) -> None:
     """Three deliveries of one message must not judge it three times."""
     batch = batch_of(database, 4)
     held = take(database, batch)
     assert (held.attempt, held.careful, [pair.row for pair in held.pairs]) == (1, False, [0, 1, 2, 3])
-    assert attempt(database, batch) is Refusal.HELD
     assert attempt(database, batch, by=claimant(holder=elsewhere())) is Refusal.HELD
 
 
@@ -77,11 +83,11 @@ def test_a_late_writer_is_fenced_and_counted(database: Database) -> None:
     """A process that was stopped past its lease must not write into what another has taken over."""
     batch = batch_of(database, 2)
     late = take(database, batch, by=claimant(holder=elsewhere(), lease_s=0.001))
-    wait_until(lambda: sweep(database, FIVE), timeout_s=10, what="the lease to end")
+    wait_until(lambda: swept(database), timeout_s=15, what="the lease to end")
     held = take(database, batch)
     assert record(database, late, [no(pair) for pair in late.pairs]) is Recorded.FENCED
     assert not renew(database, late)
-    assert not release(database, late, charge=False)
+    assert release(database, late, charge=False) is None
     assert record(database, held, [yes(pair) for pair in held.pairs]) is Recorded.DONE
     assert results(database, batch) == {0: "Yes", 1: "Yes"}
     with database.reading() as connection:
@@ -96,20 +102,40 @@ def test_a_dead_process_of_this_host_is_taken_over_at_once(database: Database) -
     assert (held.attempt, held.careful) == (2, True)
 
 
+def test_a_claim_whose_commit_answer_was_lost_is_taken_again(database: Database) -> None:
+    """The same process asks again for what it holds: it is its own, and nobody died."""
+    batch = batch_of(database, 2)
+    first = take(database, batch)
+    second = attempt(database, batch)
+    assert isinstance(second, Claim)
+    assert (second.careful, second.pairs) == (False, first.pairs)
+    assert record(database, first, [no(pair) for pair in first.pairs]) is Recorded.FENCED
+    assert record(database, second, [yes(pair) for pair in second.pairs]) is Recorded.DONE
+
+
+def test_a_process_of_another_boot_is_not_called_stuck(database: Database) -> None:
+    """Its number means somebody else today: nobody may be blamed, or killed, for it."""
+    batch = batch_of(database, 1)
+    before = replace(this_process(), boot="yesterday")
+    take(database, batch, by=claimant(holder=before, lease_s=0.001))
+    buried = wait_until(lambda: swept(database), timeout_s=15, what="the lease to end")
+    assert [one.cause for one in buried] == [Cause.DIED]
+
+
 def test_a_living_lease_of_another_host_is_left_alone(database: Database) -> None:
     """What cannot be examined is not dead."""
     batch = batch_of(database, 2)
     take(database, batch, by=claimant(holder=elsewhere(), lease_s=3600))
     assert attempt(database, batch) is Refusal.HELD
-    assert sweep(database, FIVE) == []
+    assert swept(database) == []
 
 
 def test_sweeping_after_an_outage_trusts_no_lease(database: Database) -> None:
     """While the ledger was away nobody could renew: an ended lease says nothing yet."""
     batch = batch_of(database, 2)
     take(database, batch, by=claimant(holder=elsewhere(), lease_s=0.001))
-    assert sweep(database, Rules(max_deaths=5, trust_leases=False)) == []
-    assert len(wait_until(lambda: sweep(database, FIVE), timeout_s=10, what="the lease to end")) == 1
+    assert swept(database, Rules(max_deaths=5, trust_leases=False)) == []
+    assert len(wait_until(lambda: swept(database), timeout_s=15, what="the lease to end")) == 1
 
 
 def test_a_release_without_charge_leaves_no_trace(database: Database) -> None:
@@ -127,10 +153,12 @@ def test_a_pair_is_named_at_its_second_death_alone(database: Database) -> None:
     """A pair that kills its process is found and named; its neighbours are not."""
     batch, dead = batch_of(database, 3), dead_process()
     take(database, batch, by=claimant(holder=dead))
+    swept(database)
     held = take(database, batch, by=claimant(holder=dead))
     assert held.careful
     record(database, held, [yes(held.pairs[0])])
     mark(database, held, row=Row(1), stage="judge")
+    swept(database)
     held = take(database, batch, by=claimant(holder=dead))
     assert held.suspects == {1}
     record(database, held, [yes(held.pairs[1])])  # the innocent neighbour, row 2
@@ -148,6 +176,7 @@ def test_the_stage_of_death_names_the_failure(database: Database, stage: str, co
     for _ in range(2):
         held = take(database, batch, by=claimant(holder=dead))
         mark(database, held, row=Row(0), stage=stage)
+        swept(database)
     assert attempt(database, batch) is Refusal.DONE
     assert results(database, batch) == {0: code}
 
@@ -177,7 +206,7 @@ def test_deaths_that_blame_nobody_park_the_chunk(database: Database) -> None:
     batch, dead = batch_of(database, 2), dead_process()
     for _ in range(3):
         take(database, batch, by=claimant(holder=dead, max_deaths=3))
-        buried = sweep(database, Rules(max_deaths=3))
+        buried = swept(database, Rules(max_deaths=3))
     assert buried[0].parked
     assert attempt(database, batch) is Refusal.PARKED
     assert parked_chunks(database) == [(batch, 0)]
@@ -190,7 +219,7 @@ def test_parked_chunks_are_revived_by_a_person_alone(database: Database) -> None
     for one in (batch, cancelled):
         release(database, take(database, one, by=claimant(max_deaths=1)), charge=True)
     cancel_batch(database, cancelled)
-    assert sweep(database, FIVE) == []
+    assert swept(database) == []
     assert unpark(database) == 1
     assert take(database, batch).careful is False
     assert attempt(database, cancelled) is Refusal.CANCELLED
@@ -209,8 +238,9 @@ def test_a_stuck_process_of_this_host_times_its_pair_out(database: Database) -> 
     batch = batch_of(database, 1)
     for _ in range(2):
         held = take(database, batch, by=claimant(lease_s=0.001))
+        assert attempt(database, batch, by=claimant(holder=elsewhere())) is Refusal.HELD  # for sweep to judge
         mark(database, held, row=Row(0), stage="judge")
-        wait_until(lambda: sweep(database, FIVE), timeout_s=10, what="the lease to end")
+        wait_until(lambda: swept(database), timeout_s=15, what="the lease to end")
     assert attempt(database, batch) is Refusal.DONE
     assert results(database, batch) == {0: "timed_out"}
 
@@ -224,7 +254,7 @@ def test_cancelling_keeps_what_is_judged_and_revives_nothing(database: Database)
     assert cancel_batch(database, batch) == 0
     assert record(database, held, [yes(held.pairs[2])]) is Recorded.FENCED
     assert not renew(database, held)
-    assert sweep(database, FIVE) == []
+    assert swept(database) == []
     assert attempt(database, batch, 1) is Refusal.CANCELLED
     seen = progress(database, batch)
     assert (seen.state, seen.submitted, seen.yes, seen.failed, seen.cancelled) == ("cancelled", 8, 1, 1, 6)

@@ -1,15 +1,21 @@
 """The feed: a small window in Redis, fair and in order, and nothing that is lost for good."""
 
-from sqlalchemy import update
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from sqlalchemy import text, update
 
 from audit.message import Lane
 from audit.pair import BatchId
 from db import tables
 from db.cancel import cancel_batch
-from db.engine import Database
-from db.feed import Doorbell, feed, unsend
+from db.engine import Database, open_database
+from db.feed import Doorbell, feed, overdue_lanes, unsend
+from db.queries import progress
 from db.record import record
 from tests.support.claims import batch_of, take, yes
+from tests.support.waiting import wait_until
 
 
 def fed(database: Database, *, window: int = 100, resend_s: float = 3600) -> list[tuple[int, int]]:
@@ -78,6 +84,49 @@ def test_a_lost_message_is_sent_again_later_and_later(database: Database) -> Non
     assert fed(database, resend_s=10) == []
     sent_long_ago(database, batch, seconds=2)
     assert fed(database, resend_s=10) == [(batch, 0)]
+
+
+def test_a_message_behind_others_is_late_not_lost(database: Database) -> None:
+    """Long chunks make messages wait; sending them again and again would fill Redis with repeats."""
+    batch = batch_of(database, 4)
+    fed(database, resend_s=1)
+    sent_long_ago(database, batch, seconds=60)
+    assert overdue_lanes(database, model="demo", resend_s=1) == {Lane.BULK}
+    assert feed(database, model="demo", window=9, resend_s=1, drained={Lane.INTERACTIVE}) == []
+    assert len(feed(database, model="demo", window=9, resend_s=1, drained={Lane.BULK})) == 1
+
+
+def test_what_was_claimed_meanwhile_is_not_marked_as_sent(postgres_url: str) -> None:
+    """Two sessions of PostgreSQL: the feed chose a chunk, another cancelled its batch before the feed wrote."""
+    with two_sessions(postgres_url) as (database, other):
+        batch = batch_of(database, 4)
+        held = other.engine.connect()
+        transaction = held.begin()
+        cancelled = update(tables.chunks).where(tables.chunks.c.batch == batch).values(state="cancelled")
+        held.execute(cancelled)
+        with ThreadPoolExecutor(1) as pool:
+            feeding = pool.submit(fed, database)
+            wait_until(lambda: waits_for_a_lock(other), timeout_s=20, what="the feed to wait for the row")
+            transaction.commit()
+            assert feeding.result(timeout=20) == []
+        held.close()
+        assert progress(database, batch).chunks == {"cancelled": 1}
+
+
+@contextmanager
+def two_sessions(url: str) -> Iterator[tuple[Database, Database]]:
+    one, other = (open_database(url.replace("postgresql://", "postgresql+psycopg://")) for _ in range(2))
+    try:
+        yield one, other
+    finally:
+        one.close()
+        other.close()
+
+
+def waits_for_a_lock(database: Database) -> bool:
+    with database.reading() as connection:
+        waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return bool(connection.scalar(waiting))
 
 
 def test_what_could_not_be_rung_is_fed_again_at_once(database: Database) -> None:

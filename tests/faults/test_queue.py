@@ -153,3 +153,19 @@ def test_redis_that_is_full_delays_but_loses_nothing(fragile: Settings, own_redi
     with running(fragile, manifest.parent) as worker:
         finished(fragile, batch, watch=worker)
     check_promises(fragile, batch)
+
+
+def test_what_could_not_be_rung_does_not_wait_for_its_turn_to_be_sent_again(
+    fragile: Settings, own_redis: RedisServer, manifest: Path
+) -> None:
+    """Redis was away while a worker fed it: those chunks go out as soon as it is back, not after a backoff."""
+    patient = changed(fragile, resend_s=3600, chunk_pairs=1)
+    batch = submitted(patient, manifest)
+    with running(patient, manifest.parent) as worker, ledger(patient) as database:
+        wait_until(lambda: progress(database, batch).judged, timeout_s=60, what="a first commit")
+        own_redis.kill()
+        worker.wait_for("housekeeping waits")
+        wait_until(lambda: not progress(database, batch).chunks.get("running"), timeout_s=60, what="idle children")
+        own_redis.start()
+        finished(patient, batch, watch=worker)
+    check_promises(patient, batch)

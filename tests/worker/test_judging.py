@@ -108,7 +108,7 @@ def test_a_sick_engine_is_nobodys_fault(folder: Path, decoders: ThreadPoolExecut
         raise EngineFault("canary_failed", "it cannot judge at all")
 
     at = desk(decoders)
-    broken = Desk(**{name: getattr(at, name) for name in Desk.__slots__} | {"prove": sick})  # type: ignore[attr-defined]
+    broken = Desk(**{name: getattr(at, name) for name in Desk.__slots__} | {"prove": sick})
     with pytest.raises(EngineFault, match="canary_failed"):
         judged(pairs(("red.png", "stub:yes"), ("red.png", "stub:nan")), folder, broken)
 

@@ -22,7 +22,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineCard:
-    """What the ledger and the logs say about a loaded engine; all of it is part of the cache's content key."""
+    """What the ledger and the logs say about a loaded engine.
+
+    All of it but the model's name and the device is part of the cache's key.
+    """
 
     engine: str
     model: str

@@ -28,7 +28,7 @@ from worker.images.codes import DECODER_CRASHED, DECODER_TIMEOUT, IMAGE_CODES, I
 from worker.images.decode import Decoded
 from worker.images.limits import ImageLimits
 
-START_LIMIT_S = 60.0
+START_LIMIT_S = 15.0
 """Starting takes about 0.1 s; a host that is busy with loading models may need much longer."""
 MEMORY_BYTES = 1 << 31
 BYTES_A_PIXEL = 32
@@ -140,6 +140,13 @@ class CarefulDecoder:
         if self._channel is not None and self._process is not None and self._process.poll() is None:
             return self._channel
         self.close()
+        try:
+            return self._started()
+        except OSError as error:  # a full disk, no descriptors left: no picture's fault
+            self.close()
+            raise Transient("decoder_start", f"the careful process does not start: {error.strerror}") from error
+
+    def _started(self) -> socket.socket:
         with tempfile.TemporaryFile() as complaints:
             self._process, self._channel = self._start(complaints)
             try:

@@ -34,6 +34,7 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
 )
 _OUR_OWN_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_LOST_MOUNT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
 
 
 def read_picture(reference: str, *, root: Path, limits: ImageLimits) -> bytes:
@@ -129,6 +130,8 @@ def _inside(real: bytes, root: Path) -> bool:
 def _refuse(error: OSError, reference: str) -> NoReturn:
     if error.errno in _OUR_OWN_LACK:
         raise Transient("out_of_resources", f"cannot open pictures: {os.strerror(error.errno or 0)}") from error
+    if error.errno in _LOST_MOUNT:
+        raise Transient("pictures_away", f"the image folder does not answer: {os.strerror(error.errno)}") from error
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         raise BadImage(FILE_MISSING, f"there is no file {_shown(reference)} in the image folder") from None
     cause = os.strerror(error.errno or 0)
