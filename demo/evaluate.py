@@ -8,13 +8,14 @@ import argparse
 import os
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from PIL import Image
 
-from demo.captions import LABELS, sample_example
+from demo.captions import LABELS, Example, sample_example
 from demo.drawing import draw, through_a_file
 from demo.judge import Judge
 from demo.report import confusion, shares, summary
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     figures = write_figures(answers)
     took = f"{time.monotonic() - started:.0f} s"
     command = "python -m demo.evaluate" + (f" --share {chosen.share}" if chosen.share != 1.0 else "")
-    head = f"# The demo model, measured\n\n`{command}`, {took} on {machine()}, one question at a time.\n\n"
+    head = f"# The demo model, measured\n\n`{command}`, {took} on {machine()}, sixteen questions at a time.\n\n"
     chosen.results.parent.mkdir(parents=True, exist_ok=True)
     chosen.results.write_text(head + figures, encoding="utf-8")
     update_card(chosen.model / "README.md", figures)
@@ -82,26 +83,29 @@ def main(arguments: list[str] | None = None) -> None:
 
 def ask(judge: Judge, trial: Trial, *, share: float) -> list[Answer]:
     """Return the model's answers about a trial's pictures: CAPTIONS_A_PICTURE each, the labels equally often."""
-    wordings = heldout_wordings() if trial.heldout else training_wordings()
     count = max(1, round(trial.pictures * share))
-    seeds = range(FIRST_SEED, FIRST_SEED + count)
-    asked, right = [], []
-    for index, seed in enumerate(seeds):
-        rng = Random(f"{trial.name} {seed}")
-        scene = scene_of(seed)
-        shown = _picture(seeds[(index + 1) % count] if trial.picture == "another's" else seed)
+    examples: list[Example] = []
+    answers = [answer for answer, _ in judge.answers(_questions(trial, count, examples))]
+    return [
+        Answer(axis=example.axis, wording=example.wording, label=example.label, answer=answer)
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+
+
+def _questions(trial: Trial, count: int, examples: list[Example]) -> Iterator[tuple[Image.Image, str, str | None]]:
+    """Draw and ask picture by picture, noting in `examples` what is right."""
+    wordings = heldout_wordings() if trial.heldout else training_wordings()
+    for index in range(count):
+        seed = FIRST_SEED + index
+        rng, scene = Random(f"{trial.name} {seed}"), scene_of(seed)
+        shown = _picture(FIRST_SEED + (index + 1) % count if trial.picture == "another's" else seed)
         if trial.picture == "blank":
             shown = Image.new("RGB", shown.size, scene.background)
         for turn in range(CAPTIONS_A_PICTURE):
             label = LABELS[(index * CAPTIONS_A_PICTURE + turn) % len(LABELS)]
-            example = sample_example(scene, rng, wordings, label=label)
+            examples.append(sample_example(scene, rng, wordings, label=label))
             premise = sample_example(scene, rng, wordings, label="yes").caption if trial.premise else None
-            asked.append((shown, example.caption, premise))
-            right.append(example)
-    return [
-        Answer(axis=example.axis, wording=example.wording, label=example.label, answer=answer)
-        for example, (answer, _) in zip(right, judge.answers(asked), strict=True)
-    ]
+            yield shown, examples[-1].caption, premise
 
 
 def _picture(seed: int) -> Image.Image:

@@ -12,6 +12,7 @@ from demo.captions import LABELS
 from demo.network import Network
 from demo.pool import SIDE
 from demo.prompts import MAX_SOURCE, Reader
+from worker.engines.model_files import CHECKSUMS
 
 CONFIGURATION: dict[str, Any] = {
     "framework": "pytorch",
@@ -40,6 +41,8 @@ COMPUTED = ("token_rp_bucket", "image_rp_bucket", "image_position_idx")
 def export(network: Network, reader: Reader, *, vocabulary: Path, out: Path) -> None:
     """Write configuration, vocabulary and weights (half precision) to `out`."""
     out.mkdir(parents=True, exist_ok=True)
+    # The engine refuses a folder whose checksums are those of an earlier model.
+    (out / CHECKSUMS).unlink(missing_ok=True)
     for name in ("vocab.json", "merges.txt"):
         shutil.copyfile(vocabulary / name, out / name)
     _write(out / "configuration.json", CONFIGURATION)

@@ -92,9 +92,12 @@ class Network(nn.Module):
     def _start_from_likeness(self) -> None:
         """Make every encoder layer begin by attending to what is alike: a red place to the word "red".
 
-        Keys start as a copy of the queries (training parts them), and words stand out against place and type.
+        Keys start as a copy of the queries (training parts them), and words stand out against position and type. What
+        the ResNet sees comes in vectors of length 30 to 100: a position of length 1 beside it would be lost, and
+        "on the left" stayed at chance.
         """
         self.ofa.encoder.embed_tokens.weight.mul_(2.5)
+        self.ofa.encoder.embed_image_positions.weight.mul_(30.0)
         for layer in self.ofa.encoder.layers:
             layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
 

@@ -5,7 +5,6 @@ captions, while the naming goes on beside it. The schedule follows the clock, so
 """
 
 import argparse
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ PICTURES_ALONE, EASY = 0.03, 0.09
 # From then on the ResNet stands still, its batch statistics too, as when the model is used: steps are a third cheaper.
 RESNET_RESTS = 0.7
 EMA = 0.997
+LOSSES = ("naming", "pointing", "presence", "census", "answering")
 REPORT_S, CHECK_S, CHECKPOINT_S = 60.0, 480.0, 180.0
 
 
@@ -183,10 +183,11 @@ class Run:
                 self.average[name].copy_(value)
 
     def _report(self, checks: dict[str, tuple[Batch, Pool]]) -> None:
-        means = [sum(column) / len(self.recent) for column in zip(*self.recent, strict=True)]
+        means = [sum(column) / len(column) for column in zip(*self.recent, strict=True)]
         self.recent.clear()
         line = f"{self.spent_s / 60:6.1f} min  step {self.step:5d}"
-        for name, mean in zip(("naming", "pointing", "presence", "census", "answering"), means, strict=True):
+        # There are none when a finished run is resumed, to write its folder once more.
+        for name, mean in zip(LOSSES, means, strict=False):
             line += f"  {name} {mean:.3f}"
         if checks and self.progress > PICTURES_ALONE:
             own = {name: value.clone() for name, value in self.network.state_dict().items()}
@@ -225,7 +226,7 @@ class Run:
 def _rate(progress: float) -> float:
     if progress < WARM_UP:
         return PEAK_RATE * (0.02 + progress / WARM_UP)
-    return LAST_RATE + (PEAK_RATE - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+    return LAST_RATE + (PEAK_RATE - LAST_RATE) * (1 - progress) / (1 - WARM_UP)
 
 
 @torch.inference_mode()
