@@ -76,6 +76,10 @@ class Board:
         """Child: it has no chunk in hand."""
         self._page.slots[slot].working_since = 0.0
 
+    def nobody_works(self, slots: int) -> bool:
+        """Whether no process has a chunk in hand."""
+        return not any(self._page.slots[slot].working_since for slot in range(slots))
+
     def stuck(self, slots: int, *, for_s: float) -> list[int]:
         """Pids of processes with a chunk in hand and no progress for so long."""
         now = time.monotonic()  # one clock for all processes of a host

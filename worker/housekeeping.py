@@ -45,6 +45,8 @@ class Rounds:
     slots: int
     ring: Bell
     drained: Callable[[frozenset[Lane]], frozenset[Lane]]  # those lanes whose queue in Redis is empty
+    nobody_works: Callable[[], bool]  # no child has a chunk in hand
+    reconnect: Callable[[], None]  # makes Celery's consumer connect to Redis anew
     stuck: Callable[[], list[int]]  # pids of children that make no progress
     overdue: Callable[[], frozenset[tuple[int, int]]]  # children that Celery's hard limit has killed
     check: Callable[[], None]  # looks at the board; may ask the worker to leave
@@ -61,6 +63,7 @@ class Housekeeper:
         # A worker that has just started knows nothing of what was before: it trusts leases after one lease.
         self._doubted_at: float = time.monotonic()
         self._round_at: float = time.time()
+        self._deaf_since: float | None = None
         self._complained: str | None = None
         os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child)
         self._fork_held = False
@@ -134,8 +137,21 @@ class Housekeeper:
         settings, model = self._rounds.settings, self._rounds.model
         overdue = overdue_lanes(database, model=model, resend_s=settings.resend_s)
         drained = self._rounds.drained(overdue) if overdue else overdue
+        self._listen(deaf=bool(overdue - drained) and self._rounds.nobody_works())
         window = settings.feed_chunks_per_slot * self._rounds.slots
         return feed(database, model=model, window=window, resend_s=settings.resend_s, drained=drained)
+
+    def _listen(self, *, deaf: bool) -> None:
+        """Messages wait in Redis and every child is idle: after a broken connection Celery's consumer can be deaf."""
+        now = time.monotonic()
+        if not deaf:
+            self._deaf_since = None
+        elif self._deaf_since is None:
+            self._deaf_since = now
+        elif now - self._deaf_since > self._rounds.settings.resend_s / 2:
+            log.error("consumer is deaf, connecting anew")
+            self._deaf_since = None
+            self._rounds.reconnect()
 
     def _ring(self, bells: list[Doorbell]) -> None:
         if not bells:

@@ -1,5 +1,6 @@
 """A worker's life: checked before it starts, ready when a model is proved, drained when it is told to stop."""
 
+import errno
 import json
 import os
 import sys
@@ -43,6 +44,7 @@ class Lifecycle:
         self._office: Office | None = None
         self._housekeeper: Housekeeper | None = None
         self._hostname = "worker"
+        self._consumer: Any = None
         self._overdue: set[tuple[int, int]] = set()
 
     def on_setup_logging(self, **_: object) -> None:
@@ -86,8 +88,9 @@ class Lifecycle:
             os._exit(EX_UNAVAILABLE)
         self._office = open_office(self._workplace, current_process().index, worker=self._hostname)
 
-    def on_worker_ready(self, **_: object) -> None:
+    def on_worker_ready(self, sender: Any, **_: object) -> None:
         """Main process: Redis answers and children are being made."""
+        self._consumer = sender
         self._write_ready_file()
         workplace = self._require()
         log.info("worker ready", slots=len(workplace.slots), model=workplace.model.name, pid=os.getpid())
@@ -100,6 +103,8 @@ class Lifecycle:
             slots=len(workplace.slots),
             ring=self._ring,
             drained=self._drained,
+            nobody_works=lambda: workplace.board.nobody_works(len(workplace.slots)),
+            reconnect=self._reconnect,
             stuck=self._stuck,
             overdue=lambda: frozenset(self._overdue),
             check=self._check_board,
@@ -181,6 +186,11 @@ class Lifecycle:
         except (redis.RedisError, KombuError, OSError) as error:
             raise BrokerUnavailable("broker_unavailable", f"Redis does not answer: {error}") from error
 
+    def _reconnect(self) -> None:
+        if self._consumer is not None and self._consumer.hub is not None:
+            # In Celery's own loop, where it is what a lost connection is: the consumer starts anew, children live on.
+            self._consumer.hub.call_soon(_lose_connection)
+
     def _stuck(self) -> list[int]:
         workplace = self._require()
         pids = workplace.board.stuck(len(workplace.slots), for_s=self._settings.lease_s)
@@ -214,3 +224,7 @@ def _parent_of(pid: int) -> int | None:
     except psutil.Error:
         return None
     return parent
+
+
+def _lose_connection() -> None:
+    raise ConnectionResetError(errno.ECONNRESET, "the consumer did not listen any more")

@@ -14,7 +14,15 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.running import changed, check_promises, finished, ledger, running, submitted
 from tests.support.waiting import wait_until
 
-QUICK = {"devices": "cpu", "chunk_pairs": 4, "lease_s": 3, "pair_limit_s": 2, "feed_every_s": 0.2, "resend_s": 2}
+QUICK = {
+    "devices": "cpu",
+    "cache": False,
+    "chunk_pairs": 4,
+    "lease_s": 3,
+    "pair_limit_s": 2,
+    "feed_every_s": 0.2,
+    "resend_s": 2,
+}
 
 
 def test_postgresql_killed_and_restarted_doubles_and_loses_nothing(
@@ -23,7 +31,7 @@ def test_postgresql_killed_and_restarted_doubles_and_loses_nothing(
     """The night's batch survives a database that crashes under it."""
     url = own_postgres.url("ledger")
     settings = make_settings(tmp_path, database_url=url, redis_url=redis_url, model=str(model_directory), **QUICK)
-    settings = changed(settings, stub_pair_s=0.05)
+    settings = changed(settings, stub_pair_s=0.1)
     batch = submitted(settings, small_manifest(tmp_path, pairs=60))
     with running(settings, tmp_path) as worker:
         with ledger(settings) as database:
@@ -39,7 +47,7 @@ def test_postgresql_killed_and_restarted_doubles_and_loses_nothing(
 
 def test_a_locked_sqlite_file_is_waited_for(sqlite_settings: Settings, tmp_path: Path) -> None:
     """A person's own transaction in the ledger delays the night's work; it does not break it."""
-    settings = changed(sqlite_settings, stub_pair_s=0.05, **QUICK)
+    settings = changed(sqlite_settings, stub_pair_s=0.2, **QUICK)
     batch = submitted(settings, small_manifest(tmp_path, pairs=40))
     with running(settings, tmp_path) as worker:
         with ledger(settings) as database:
