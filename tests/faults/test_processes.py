@@ -85,6 +85,25 @@ def test_a_pair_that_hangs_in_native_code_is_timed_out(quick: Settings, tmp_path
     check_promises(quick, batch)
 
 
+def test_of_two_workers_the_one_with_the_hanging_child_frees_its_slot(quick: Settings, tmp_path: Path) -> None:
+    """Whoever takes the claim away, the process that hangs must not hold its device for an hour."""
+    captions = ["stub:yes"] * 4
+    captions[1] = "stub:hang"
+    with running(quick, tmp_path) as one, running(quick, tmp_path) as other:
+        for worker in (one, other):
+            worker.wait_for("model proved")
+        batch = submitted(quick, manifest(tmp_path, captions))
+        finished(quick, batch, watch=one)
+        hung = {event["pid"] for worker in (one, other) for event in worker.wait_for("model proved")[:1]}
+        wait_until(
+            lambda: len(one.events("stuck process killed") + other.events("stuck process killed")) >= 2,
+            timeout_s=60,
+            what=f"the hanging processes of {hung} to be killed{one.tail()}{other.tail()}",
+        )
+    assert results(quick, batch) == {"p0": "Yes", "p1": "timed_out", "p2": "Yes", "p3": "Yes"}
+    check_promises(quick, batch)
+
+
 def test_the_hard_limit_alone_names_a_hanging_pair_too(quick: Settings, tmp_path: Path) -> None:
     """With a lease that is longer than the hard limit it is Celery that kills."""
     slow = changed(quick, lease_s=60, soft_limit_s=1.5, hard_limit_s=3)

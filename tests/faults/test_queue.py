@@ -129,6 +129,26 @@ def test_rubbish_from_anybody_is_survived(fragile: Settings, own_redis: RedisSer
     check_promises(fragile, batch)
 
 
+def test_what_is_no_message_at_all_ends_a_worker_but_loses_nothing(
+    fragile: Settings, own_redis: RedisServer, manifest: Path
+) -> None:
+    """Kombu cannot read `123` or `not json` and ends the worker; the next one, which `up` starts, judges on."""
+    batch = submitted(fragile, manifest)
+    queue = queue_name(Lane.BULK, fragile.model_name)
+    with own_redis.client() as client:
+        for rubbish in (b"123", b"not json", b"\x80\x04\x95pickle"):
+            client.rpush(queue, rubbish)
+    for _ in range(4):  # one worker for each piece of rubbish, and one that finds none
+        with running(fragile, manifest.parent) as worker, ledger(fragile) as database:
+            wait_until(
+                lambda: worker.process.poll() is not None or progress(database, batch).finished,
+                timeout_s=90,
+                what="the worker to end or the batch to finish",
+            )
+    assert finished(fragile, batch).judged == 60
+    check_promises(fragile, batch)
+
+
 def test_a_message_of_another_wire_version_stays_in_its_own_queue(
     fragile: Settings, own_redis: RedisServer, manifest: Path
 ) -> None:

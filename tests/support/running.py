@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from sqlalchemy import and_, func, select
 
 from audit.pair import BatchId
 from audit.settings import Settings
+from db import tables
 from db.engine import Database, open_database
 from db.exports import OutcomeRow, outcomes
 from db.queries import Progress, progress
@@ -141,7 +143,26 @@ def check_promises(settings: Settings, batch: BatchId) -> Progress:
         if database.is_sqlite:
             with database.reading() as connection:
                 assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+        counted = _counted(database, batch)
+    assert counted == {}, f"chunks whose counts are not those of their outcomes: {counted}"
     assert seen.submitted == seen.yes + seen.no + seen.maybe + seen.failed + seen.cancelled
     assert len(rows) == len({row.row for row in rows}) == seen.judged
     assert all(row.worker and row.model and row.attempt is not None for row in rows)
     return seen
+
+
+def _counted(database: Database, batch: BatchId) -> dict[int, tuple[int, int]]:
+    """Chunks whose own count of outcomes is not what the outcomes table holds."""
+    chunks, outcomes_of = tables.chunks.c, tables.outcomes.c
+    judged = chunks.yes + chunks.no + chunks.maybe + chunks.failed
+    with database.reading() as connection:
+        found = connection.execute(
+            select(chunks.number, judged.label("told"), func.count(outcomes_of.row).label("found"))
+            .outerjoin(
+                tables.outcomes,
+                and_(outcomes_of.batch == chunks.batch, outcomes_of.row.between(chunks.first_row, chunks.last_row)),
+            )
+            .where(chunks.batch == batch)
+            .group_by(chunks.number, judged)
+        )
+        return {row.number: (row.told, row.found) for row in found if row.told != row.found}
