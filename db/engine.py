@@ -1,5 +1,6 @@
 """Connections: SQLite in WAL mode with full durability, or PostgreSQL; and the one way to run a transaction."""
 
+import logging
 import os
 import random
 import sqlite3
@@ -140,6 +141,8 @@ def _sqlite(url: str, path: str | None, busy_s: float) -> Engine:
 
 
 def _postgresql(url: str) -> Engine:
+    # A server that dies in the middle of a COPY makes it warn on stderr; the error itself is translated below.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     options = "-c lock_timeout=5000 -c idle_in_transaction_session_timeout=60000 -c client_encoding=UTF8"
     return create_engine(
         url,

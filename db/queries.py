@@ -117,10 +117,12 @@ def _sums(now: float, ids: list[int]) -> Any:
     """One line a batch and chunk state."""
     judged = chunks.c.yes + chunks.c.no + chunks.c.maybe + chunks.c.failed
     since = now - BUSY_WINDOW_S
-    recent = and_(chunks.c.state == ChunkState.DONE, chunks.c.done_at > now - SPEED_WINDOW_S)
+    # A chunk that was done when it was registered (bad rows alone) was never claimed, and says nothing about speed.
+    claimed = chunks.c.claimed_at.is_not(None)
+    recent = and_(chunks.c.state == ChunkState.DONE, chunks.c.done_at > now - SPEED_WINDOW_S, claimed)
     start = case((chunks.c.claimed_at > since, chunks.c.claimed_at), else_=since)
     alive = and_(chunks.c.state == ChunkState.RUNNING, chunks.c.lease_until > now)
-    busy = case((alive, now - start), (chunks.c.done_at > since, chunks.c.done_at - start), else_=0.0)
+    busy = case((alive, now - start), (and_(chunks.c.done_at > since, claimed), chunks.c.done_at - start), else_=0.0)
     totals = [func.sum(chunks.c[name]).label(name) for name in ("pairs", "yes", "no", "maybe", "failed", "flagged")]
     return (
         select(

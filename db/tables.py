@@ -112,7 +112,7 @@ pairs = Table(
     Column("batch", Id, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
     Column("row", Id, primary_key=True),
     Column("id", Text, nullable=False),
-    # 0 for the pair that owns the id; a later row with the same id and other content has its line number here.
+    # 0 for the pair that owns the id; the line number for a bad row, and for a row whose id belongs to other content.
     Column("conflict", Integer, nullable=False, server_default="0"),
     Column("image", Text, nullable=False),
     Column("caption", Text, nullable=False),
