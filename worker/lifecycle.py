@@ -54,6 +54,9 @@ class Lifecycle:
     def on_worker_init(self, sender: Any, **_: object) -> None:
         """Main process, before any child: refuse here what cannot work, in one line and with the right status."""
         configure_logs(self._settings.log_level)
+        # Celery's signal handlers write to it; when nobody reads that pipe any more the error looks like a lost
+        # connection, and the worker does not stop.
+        sys.__stdout__ = None  # type: ignore[misc]  # final, but for us
         try:
             self._prepare(sender)
         except AuditError as error:

@@ -82,6 +82,27 @@ def test_celerys_own_command_starts_the_same_worker(stub: Settings, tmp_path: Pa
         process.wait()
 
 
+def test_a_worker_that_nobody_listens_to_stops_when_it_is_told(stub: Settings, tmp_path: Path) -> None:
+    """`caption-audit worker | head` leaves a pipe without a reader; SIGTERM must still be heard."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ops.cli", "worker"],
+        cwd=ROOT,
+        env={**os.environ, **variables(stub)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, b"")
+        assert any(b"model proved" in line for line in lines)
+        process.stdout.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("pool", ["solo", "threads"])
 def test_another_pool_is_refused(stub: Settings, pool: str) -> None:
     """Only processes can be pinned, limited and killed."""
