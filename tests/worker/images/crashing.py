@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -67,7 +68,13 @@ def careful(limit_s: float = 20.0, limits: ImageLimits = LIMITS) -> CarefulDecod
 
 
 def children() -> list[int]:
-    return [child.pid for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    """Pids of this process's living careful processes; servers of other tests are its children too."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.status() != psutil.STATUS_ZOMBIE and any("careful_child" in part for part in child.cmdline()):
+                found.append(child.pid)
+    return found
 
 
 def wait_until(holds: Callable[[], bool], limit_s: float = 20.0) -> None:
