@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen.results.parent.mkdir(parents=True, exist_ok=True)
     chosen.results.write_text(head + figures, encoding="utf-8")
     update_card(chosen.model / "README.md", figures)
-    write_checksums(chosen.model)
+    write_checksums(chosen.model.resolve())
     print(figures)
 
 

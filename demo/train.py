@@ -90,7 +90,7 @@ def train(options: Options) -> None:
     run.use_average()
     export(run.network, reader, vocabulary=options.work, out=options.out)
     write_canary(options.out)
-    write_checksums(options.out)
+    write_checksums(options.out.resolve())
     print(f"wrote {options.out}", flush=True)
 
 

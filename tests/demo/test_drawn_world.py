@@ -42,6 +42,8 @@ def holds(scene: Scene, claim: Claim) -> bool:
             edge = {"left": (4, 0), "right": (4, 2), "top": (5, 0), "bottom": (5, scene.rows - 1)}[side]
             return any(one[edge[0]] == edge[1] for one in facts(scene, what))
         case Stands(what=what, relation=relation, other=other):
+            if not (facts(scene, what) and facts(scene, other)):
+                return False
             (*_, column, row), (*_, other_column, other_row) = *facts(scene, what)[:1], *facts(scene, other)[:1]
             return {
                 "left of": column < other_column,
