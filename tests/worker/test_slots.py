@@ -51,6 +51,7 @@ def test_a_slot_hides_the_other_devices_and_shares_the_cores(tmp_path: Path) -> 
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "3",
         "MKL_NUM_THREADS": "3",
+        "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
     }
     assert (slot.number, slot.torch_device) == (3, "cpu")
