@@ -55,7 +55,7 @@ def test_samples_get_their_known_labels(judge: Judge, tmp_path: Path) -> None:
 
 def test_every_trial_of_the_evaluation_runs(judge: Judge) -> None:
     """The tables of the model card can be made again from the folder, and the model does look at the picture."""
-    answers = {trial.name: ask(judge, trial, share=0.01) for trial in TRIALS}
+    answers = {trial.name: ask(judge, trial, share=0.005) for trial in TRIALS}
     figures = write_figures(answers)
     assert all(f"| {trial.name} |" in figures for trial in TRIALS)
     blank = answers["blank pictures"]
