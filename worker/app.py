@@ -6,9 +6,11 @@ these versions of Celery; see docs/decisions/.
 
 import os
 import sys
+import warnings
 from typing import Any
 
 from celery import Celery, signals
+from celery.platforms import SecurityWarning
 from celery.worker.request import Request
 from kombu import Queue
 
@@ -93,6 +95,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
 def run_worker(settings: Settings) -> int:
     """Run one worker in this process until it is told to stop; returns its exit status."""
+    # Root is warned of because of pickled messages; ours are JSON alone, and an error is to be one line.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     app = create_app(settings)
     worker = app.Worker(
         hostname=f"caption-audit-{os.getpid()}@{os.uname().nodename}",
