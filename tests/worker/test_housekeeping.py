@@ -1,0 +1,105 @@
+"""The rounds of a worker's main process: each part is done whatever becomes of the others, and the thread lives on."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from audit.errors import BrokerUnavailable
+from audit.message import Lane
+from audit.settings import Settings
+from db.engine import Database, open_database
+from db.feed import Doorbell
+from db.queries import progress
+from tests.support.claims import batch_of
+from tests.support.running import changed
+from tests.support.waiting import wait_until
+from worker.housekeeping import Housekeeper, Rounds
+
+
+@pytest.fixture
+def ledger(sqlite_settings: Settings) -> Iterator[Database]:
+    """The ledger of the settings."""
+    database = open_database(sqlite_settings.ledger_url)
+    yield database
+    database.close()
+
+
+class Office:
+    """What a round needs of its worker: a bell that can be broken, and a board that can fail."""
+
+    def __init__(self) -> None:
+        self.rung: list[Doorbell] = []
+        self.rounds = 0
+        self.redis_away = False
+        self.board_broken = False
+
+    def ring(self, doorbells: list[Doorbell]) -> None:
+        """Take the doorbells, unless Redis is away."""
+        if self.redis_away:
+            raise BrokerUnavailable("broker_unavailable", "away")
+        self.rung += doorbells
+
+    def check(self) -> None:
+        """Count the round, and fail if told so."""
+        self.rounds += 1
+        if self.board_broken:
+            raise IndexError("the board")
+
+    def rounds_for(self, settings: Settings) -> Rounds:
+        """Ways into this office."""
+        return Rounds(
+            settings=settings,
+            model="demo",
+            slots=1,
+            ring=self.ring,
+            drained=lambda lanes: lanes,
+            nobody_works=lambda: False,
+            reconnect=lambda: None,
+            stuck=list,
+            overdue=frozenset,
+            check=self.check,
+        )
+
+
+@pytest.fixture
+def office() -> Office:
+    return Office()
+
+
+@pytest.fixture
+def keeper(sqlite_settings: Settings, office: Office) -> Iterator[Housekeeper]:
+    """Quick rounds; stopped at the end."""
+    housekeeper = Housekeeper(office.rounds_for(changed(sqlite_settings, feed_every_s=0.05)))
+    yield housekeeper
+    housekeeper.stop()
+
+
+def test_a_round_feeds_what_waits(keeper: Housekeeper, office: Office, ledger: Database) -> None:
+    """Nobody has to ask for it."""
+    batch = batch_of(ledger, 8)
+    keeper.start()
+    wait_until(lambda: len(office.rung) == 2, timeout_s=20, what="two doorbells")
+    assert {(bell.batch, bell.lane) for bell in office.rung} == {(batch, Lane.BULK)}
+
+
+def test_what_redis_does_not_take_goes_back(keeper: Housekeeper, office: Office, ledger: Database) -> None:
+    """It is pending again at once, and rung as soon as Redis is back."""
+    office.redis_away = True
+    batch = batch_of(ledger, 8)
+    keeper.start()
+    wait_until(lambda: office.rounds > 3, timeout_s=20, what="rounds without Redis")
+    office.redis_away = False
+    wait_until(lambda: len(office.rung) == 2, timeout_s=20, what="two doorbells")
+    assert progress(ledger, batch).chunks == {"sent": 2}
+
+
+def test_the_thread_outlives_what_nobody_expected(keeper: Housekeeper, office: Office, ledger: Database) -> None:
+    """Without it nothing is fed any more, for the rest of the night."""
+    office.board_broken = True
+    batch_of(ledger, 4)
+    keeper.start()
+    wait_until(lambda: office.rounds > 2, timeout_s=20, what="failing rounds")
+    office.board_broken = False
+    wait_until(lambda: len(office.rung) == 1, timeout_s=20, what="a doorbell")
+    assert any(thread.name == "housekeeping" for thread in threading.enumerate())
