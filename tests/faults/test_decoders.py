@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from audit.settings import Settings
+from db.queries import progress
+from db.sweep import unpark
 from tests.support.manifests import draw, write_csv
-from tests.support.running import changed, check_promises, finished, results, running, submitted
+from tests.support.running import changed, check_promises, finished, ledger, results, running, submitted
+from tests.support.waiting import wait_until
 
 CRASHING_DECODER = """
 import os, signal
@@ -55,6 +58,23 @@ def test_one_crashing_picture_of_sixty_four_fails_alone(careful: Settings, tmp_p
     codes = results(careful, batch)
     assert codes == {key: "decoder_crashed" if key.endswith("b") else "Yes" for key in codes}
     assert len(codes) == 64
+    check_promises(careful, batch)
+
+
+def test_a_lost_image_folder_fails_no_pair(careful: Settings, tmp_path: Path) -> None:
+    """One host without its mount must not write file_missing for a million pairs; the chunk waits for a person."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    batch = submitted(careful, poisoned(folder, good=6, bad=0))
+    folder.rename(tmp_path / "elsewhere")
+    with running(careful, tmp_path) as worker, ledger(careful) as database:
+        assert finished(careful, batch, watch=worker).state == "parked"
+        assert results(careful, batch) == {}
+        assert worker.events("image folder is missing")
+        (tmp_path / "elsewhere").rename(folder)
+        assert unpark(database) == 1
+        wait_until(lambda: progress(database, batch).state == "done", timeout_s=60, what="the batch to be judged")
+    assert set(results(careful, batch).values()) == {"Yes"}
     check_promises(careful, batch)
 
 
