@@ -104,6 +104,7 @@ def check_unchanged(files: ModelFiles) -> None:
 
 def write_checksums(directory: Path) -> Path:
     """Write SHA256SUMS for every file of the directory, as `sha256sum *` would; returns its path."""
+    directory = Path(os.path.realpath(directory))
     names = sorted(entry.name for entry in os.scandir(directory) if entry.name != CHECKSUMS)
     for file in names:
         _check_regular(directory, file)

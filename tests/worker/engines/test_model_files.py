@@ -186,6 +186,13 @@ def test_a_link_inside_the_directory_is_fine(model_dir: Path) -> None:
     assert inspect_model(model_dir).weights.name == "model.safetensors"
 
 
+def test_checksums_may_be_written_for_a_relative_directory(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """People name the folder that they stand beside."""
+    monkeypatch.chdir(model_dir.parent)
+    write_checksums(Path(model_dir.name))
+    assert inspect_model(model_dir).revision
+
+
 def test_checksums_are_those_of_sha256sum(model_dir: Path) -> None:
     """Operators check and write them with the tool that they know."""
     write_checksums(model_dir)
