@@ -27,7 +27,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="AUDIT_", frozen=True, extra="ignore", populate_by_name=True)
 
-    home: Path = Field(Path("var"), description="Folder that holds audit.db, redis/, models/ and logs/.")
+    home: Path = Field(
+        Path("var"), description="Folder that holds audit.db, redis/, models/ and logs/; relative to where you stand."
+    )
     model: str = Field(
         "demo", description="Model to judge with: `demo`, a directory, or a ModelScope id under AUDIT_HOME/models."
     )
@@ -39,7 +41,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("REDIS_URL", "redis_url"),
-        description="Redis: redis://:PASSWORD@HOST:PORT/0. Default: a Redis of our own on a socket under AUDIT_HOME.",
+        description="Redis: redis://:PASSWORD@HOST:PORT/0 or unix:///PATH. Default: one of our own.",
     )
     engine: Literal["ofa", "stub"] = Field("ofa", description="`stub` answers without looking: for queue tests only.")
     devices: str = Field("auto", description="`auto`, `cpu`, or a comma-separated list of CUDA indices or UUIDs.")
@@ -129,7 +131,9 @@ class Settings(BaseSettings):
     def broker_url(self) -> str:
         """Celery's broker URL; it may hold a password: never log it."""
         if self.redis_url:
-            return self.redis_url.get_secret_value()
+            url = self.redis_url.get_secret_value()
+            # redis-cli and redis-py say unix://, Celery says redis+socket://.
+            return f"redis+socket://{url.removeprefix('unix://')}" if url.startswith("unix://") else url
         return f"redis+socket://{quote(str(self.redis_socket))}"
 
     @property

@@ -128,12 +128,13 @@ def _lines(handle: "Handle") -> list[str]:
     lines = [f"batch {handle.batch} ({plain(handle.name)}) {what}: {handle.pairs:,} pairs in {handle.chunks:,} chunks"]
     if handle.duplicates:
         lines.append(f"  left out as repetitions: {handle.duplicates:,} rows")
-    if handle.failed:
+    if handle.new and handle.failed:
         lines.append(f"  failed at once: {handle.failed:,} rows that cannot be judged")
+    if not handle.new and handle.progress().state == "cancelled":
+        lines.append("  it was cancelled, and stays so: --again judges the file anew")
     if handle.problem:
-        lines.append(
-            f"  {plain(handle.problem)}; the batch is registered: a worker or `caption-audit sweep` will send it"
-        )
+        cure = "any worker sends it (`caption-audit up` starts one with a Redis), or `caption-audit sweep`"
+        lines.append(f"  {plain(handle.problem)}; the batch is registered: {cure}")
     return lines
 
 

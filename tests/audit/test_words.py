@@ -109,6 +109,11 @@ def test_secrets_do_not_show() -> None:
     assert settings.ledger_url == "postgresql+psycopg://me:hush@db/x"
 
 
+def test_a_unix_url_is_what_celery_calls_a_redis_socket() -> None:
+    """People paste what redis-cli and `caption-audit up` print."""
+    assert read_settings({"REDIS_URL": "unix:///run/redis.sock"}).broker_url == "redis+socket:///run/redis.sock"
+
+
 def test_a_home_too_deep_for_a_socket_gets_a_short_one() -> None:
     """Unix sockets have short names; a deep folder must not break the local Redis."""
     deep = read_settings({"AUDIT_HOME": "/" + "deep/" * 40})
