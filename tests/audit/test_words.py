@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from audit.errors import UsageError
 from audit.holder import Holder, proved_dead, this_process
-from audit.message import BadMessage, ChunkMessage, Lane, decode, encode, model_slug, queue_name
+from audit.message import MAX_BATCH, MAX_CHUNK, BadMessage, ChunkMessage, Lane, decode, encode, model_slug, queue_name
 from audit.pair import BatchId, ChunkNumber
 from audit.policy import Policy
 from audit.settings import read_settings, redact
@@ -52,7 +52,7 @@ def test_the_policy_flags_by_label_or_by_threshold() -> None:
         Policy(p_no_at_least=1.5)
 
 
-@given(st.integers(1, 2**62), st.integers(0, 2**31))
+@given(st.integers(1, MAX_BATCH), st.integers(0, MAX_CHUNK))
 def test_messages_survive_the_wire(batch: int, chunk: int) -> None:
     """What one version sends, the same version reads."""
     message = ChunkMessage(batch=BatchId(batch), chunk=ChunkNumber(chunk))
