@@ -74,8 +74,11 @@ def find_or_create(database: Database, new: NewBatch) -> Registration:
             "state": BatchState.REGISTERING,
             "created_at": db_now(),
         }
-        connection.execute(_insert_new(connection, values))
-        found = connection.execute(select(batches.c.id, batches.c.state).where(batches.c.key == new.key)).one()
+        known = select(batches.c.id, batches.c.state).where(batches.c.key == new.key)
+        found = connection.execute(known).first()
+        if found is None:  # an insert that meets a conflict would use up a number
+            connection.execute(_insert_new(connection, values))
+            found = connection.execute(known).one()
         batch = BatchId(found.id)
         return Registration(batch=batch, state=BatchState(found.state), next_row=_next_row(connection, batch))
 

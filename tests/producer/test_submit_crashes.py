@@ -93,7 +93,8 @@ def test_two_producers_of_one_file_make_one_batch(tmp_path: Path, settings: Sett
     assert [err for _, err in ends] == ["", ""]
     told = [json.loads(out.splitlines()[-1]) for out, _ in ends]
     assert sorted(one["new"] for one in told) == [False, True]
-    assert [(one["batch"], one["pairs"], one["failed"]) for one in told] == [(1, 1800, 20)] * 2
+    assert [(one["pairs"], one["failed"]) for one in told] == [(1800, 20)] * 2
+    assert len({one["batch"] for one in told}) == 1  # which number is the sequence's business: it may skip one
     check_complete(database)
 
 
