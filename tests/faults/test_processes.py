@@ -46,7 +46,11 @@ def test_a_killed_child_costs_nothing_but_time(quick: Settings, tmp_path: Path) 
         worker.children()[0].kill()
         finished(quick, batch, watch=worker)
     assert set(results(quick, batch).values()) == {"Yes"}
-    assert {row.attempt for row in told(quick, batch).values()} == {2}
+    attempts = {row.attempt for row in told(quick, batch).values()}
+    assert attempts in (
+        {2},
+        {1, 2},
+    )  # on a slow machine a third of the lease passes, and with it a commit, before the kill
     check_promises(quick, batch)
 
 
