@@ -95,7 +95,7 @@ def _insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
 def _copy(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
     # COPY knows no ON CONFLICT, so it fills a table of this transaction first; executemany is half as fast.
     connection.execute(text("CREATE TEMPORARY TABLE slice (LIKE pairs INCLUDING DEFAULTS) ON COMMIT DROP"))
-    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]  # any
     try:
         with driver.cursor() as cursor, cursor.copy(f"COPY slice ({NAMES}) FROM STDIN") as copy:
             for row in rows:

@@ -1,6 +1,6 @@
 """Sweeping: chunks whose holder died or hangs become claimable again, without waiting for anybody's message."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,10 +77,3 @@ def unpark(database: Database) -> int:
         .values(state=ChunkState.PENDING, deaths=0, sent_at=None, sends=0)
     )
     return database.transact(lambda connection: connection.execute(revived).rowcount)
-
-
-def parked_chunks(database: Database) -> Sequence[tuple[BatchId, ChunkNumber]]:
-    """Chunks that died too often and wait for a person."""
-    with database.reading() as connection:
-        found = connection.execute(select(chunks.c.batch, chunks.c.number).where(chunks.c.state == ChunkState.PARKED))
-        return [(BatchId(batch), ChunkNumber(number)) for batch, number in found]

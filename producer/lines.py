@@ -68,7 +68,7 @@ class _Hashing(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
+    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]  # stub wants Buffer
         block = self._file.read(len(buffer))
         self._digest.update(block)
         buffer[: len(block)] = block

@@ -34,7 +34,7 @@ def create_app(settings: Settings) -> Celery:
                 lifecycle.hard_limit_fired(self.worker_pid)
             super().on_timeout(soft, timeout)
 
-    @app.task(name=TASK_NAME, Request=LimitedRequest, ignore_result=True)  # type: ignore[untyped-decorator]
+    @app.task(name=TASK_NAME, Request=LimitedRequest, ignore_result=True)  # type: ignore[untyped-decorator]  # celery
     def judge(**body: object) -> str:
         return lifecycle.judge(body)
 

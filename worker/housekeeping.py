@@ -79,7 +79,7 @@ class Housekeeper:
     def _run(self) -> None:
         every_s = self._rounds.settings.feed_every_s
         # Jitter: the workers of a fleet that started together must not knock on the ledger together.
-        while not self._stopped.wait(every_s * random.uniform(0.8, 1.2)):  # noqa: S311
+        while not self._stopped.wait(every_s * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter
             with self._lock:
                 self._round()
 

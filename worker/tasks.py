@@ -190,7 +190,7 @@ def _one_carefully(held: Claim, office: Office, pair: Pair, pictures: Pictures) 
         return settle([looked], desk=office.desk)[0]
     except (SoftTimeLimitExceeded, Transient):
         raise
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 - as above
         failure = _blame(error, held, pair)
         return looked.outcome(failure)
 

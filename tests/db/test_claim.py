@@ -18,7 +18,7 @@ from db.exports import outcomes
 from db.lease import Claim, mark, release, renew
 from db.queries import progress
 from db.record import Recorded, record
-from db.sweep import Buried, Rules, parked_chunks, sweep, unpark
+from db.sweep import Buried, Rules, sweep, unpark
 from tests.support.claims import attempt, batch_of, broken, claimant, dead_process, elsewhere, no, take, yes
 from tests.support.ledger_rows import a_pair, add_batch, add_chunk, add_pair
 from tests.support.waiting import wait_until
@@ -209,7 +209,7 @@ def test_deaths_that_blame_nobody_park_the_chunk(database: Database) -> None:
         buried = swept(database, Rules(max_deaths=3))
     assert buried[0].parked
     assert attempt(database, batch) is Refusal.PARKED
-    assert parked_chunks(database) == [(batch, 0)]
+    assert progress(database, batch).chunks == {"parked": 1}
     assert (progress(database, batch).state, results(database, batch)) == ("parked", {})
 
 

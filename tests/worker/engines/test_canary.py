@@ -45,7 +45,6 @@ def test_an_engine_in_bfloat16_proves_itself(pristine: Path) -> None:
     prove(load_ofa(inspect_model(pristine), device="cpu", precision="bf16"))
 
 
-@pytest.mark.skipif(not (DEMO_MODEL / "configuration.json").is_file(), reason="demo/model holds no weights yet")
 def test_the_shipped_model_proves_itself() -> None:
     """What the two README commands judge with is whole, and knows the answers that it was shipped with."""
     prove(load(DEMO_MODEL))
