@@ -1,0 +1,7 @@
+"""The commands that look at the running system: queue, workers, flower."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:  # noqa: ARG001 - filled in next
+    """Add the commands."""
