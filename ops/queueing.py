@@ -3,5 +3,5 @@
 import typer
 
 
-def register(app: typer.Typer) -> None:  # noqa: ARG001 - filled in next
+def register(app: typer.Typer) -> None:
     """Add the commands."""
