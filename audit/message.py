@@ -44,6 +44,11 @@ def encode(message: ChunkMessage) -> dict[str, int]:
     return {"batch": message.batch, "chunk": message.chunk}
 
 
+def shown(message: ChunkMessage, *, pairs: int) -> str:
+    """How a message reads in a list of tasks: it travels beside the message, for people, and is never parsed."""
+    return f"batch {message.batch}, chunk {message.chunk}, {pairs} pair{'s' * (pairs != 1)}"
+
+
 def decode(body: Mapping[str, object]) -> ChunkMessage:
     """Parse keyword arguments that anybody may have put into Redis; raises BadMessage naming the field."""
     unknown = sorted(set(body) - {"batch", "chunk"})

@@ -23,10 +23,11 @@ MOST_RESENT = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doorbell:
-    """A message to be sent: this chunk, on this lane, to workers that hold this model."""
+    """A message to be sent: this chunk, on this lane, to workers that hold this model; `pairs` is for people."""
 
     batch: BatchId
     chunk: ChunkNumber
+    pairs: int
     lane: Lane
     model: str
 
@@ -100,7 +101,12 @@ def _open(model: str) -> Any:
 def _lost(connection: Connection, model: str, resend_s: float) -> list[Doorbell]:
     sent = connection.execute(
         select(
-            chunks.c.batch, chunks.c.number, chunks.c.sends, batches.c.lane, (db_now() - chunks.c.sent_at).label("age")
+            chunks.c.batch,
+            chunks.c.number,
+            chunks.c.pairs,
+            chunks.c.sends,
+            batches.c.lane,
+            (db_now() - chunks.c.sent_at).label("age"),
         )
         .join(batches, batches.c.id == chunks.c.batch)
         .where(chunks.c.state == ChunkState.SENT, _open(model))
@@ -156,7 +162,7 @@ def _under_way(connection: Connection, model: str, lane: Lane, *states: ChunkSta
 def _pending_chunks(connection: Connection, batch: BatchId, most: int) -> list[Mapping[str, Any]]:
     # Chunks that were tried before go first: they are what a batch's end waits for.
     found = connection.execute(
-        select(chunks.c.number)
+        select(chunks.c.number, chunks.c.pairs)
         .where(chunks.c.state == ChunkState.PENDING, chunks.c.batch == batch)
         .order_by((chunks.c.attempts + chunks.c.deaths > 0).desc(), chunks.c.number)
         .limit(most)
@@ -165,4 +171,10 @@ def _pending_chunks(connection: Connection, batch: BatchId, most: int) -> list[M
 
 
 def _bell(row: Mapping[str, Any], model: str) -> Doorbell:
-    return Doorbell(batch=BatchId(row["batch"]), chunk=ChunkNumber(row["number"]), lane=Lane(row["lane"]), model=model)
+    return Doorbell(
+        batch=BatchId(row["batch"]),
+        chunk=ChunkNumber(row["number"]),
+        pairs=int(row["pairs"]),
+        lane=Lane(row["lane"]),
+        model=model,
+    )

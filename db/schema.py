@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 from audit.errors import UsageError
 from db.engine import Database
 
-HEAD = "0001"
+HEAD = "0002"
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x6361705F6D6967  # "cap_mig": one migrator at a time on PostgreSQL
 

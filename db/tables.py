@@ -177,3 +177,32 @@ judgements = Table(
     Column("created_at", Double, nullable=False),
     sqlite_with_rowid=False,
 )
+
+workers = Table(
+    "workers",
+    metadata,
+    # Told by a worker's main process every few seconds, a row a slot; read by people alone.
+    Column("host", Text, primary_key=True),
+    Column("worker", Text, primary_key=True),
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("pid", Integer, nullable=False),
+    Column("boot", Text, nullable=False),
+    Column("started", BigInteger, nullable=False),  # clock ticks since boot, as of a holder
+    Column("started_at", Double, nullable=False),
+    Column("child_pid", Integer),  # null while the slot has no process
+    Column("device", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("state", Text, nullable=False),  # db/workers.py: SlotState
+    Column("model_revision", Text),
+    Column("precision", Text),
+    Column("canary", Text),  # `passed`, or why it was not
+    Column("canary_at", Double),
+    Column("batch", Id),
+    Column("chunk", Integer),
+    Column("chunk_since", Double),
+    Column("deaths", Integer, nullable=False, server_default="0"),
+    Column("recycled", Integer, nullable=False, server_default="0"),
+    Column("rss_bytes", BigInteger),
+    Column("device_bytes", BigInteger),
+    Column("seen_at", Double, nullable=False),
+)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from audit.errors import BrokerUnavailable, UsageError
-from audit.message import TASK_NAME, ChunkMessage, encode, queue_name
+from audit.message import TASK_NAME, ChunkMessage, encode, queue_name, shown
 from db.feed import Doorbell
 
 SCHEMES = ("redis", "rediss")
@@ -53,9 +53,11 @@ class Bell:
             raise BrokerUnavailable("broker_unavailable", f"Redis does not take messages: {reason}") from error
 
     def _send(self, doorbell: Doorbell, producer: Any) -> None:
+        message = ChunkMessage(batch=doorbell.batch, chunk=doorbell.chunk)
         self._app.send_task(
             TASK_NAME,
-            kwargs=encode(ChunkMessage(batch=doorbell.batch, chunk=doorbell.chunk)),
+            kwargs=encode(message),
+            kwargsrepr=shown(message, pairs=doorbell.pairs),
             queue=queue_name(doorbell.lane, doorbell.model),
             producer=producer,
             retry=False,

@@ -17,7 +17,7 @@ from kombu.exceptions import KombuError
 
 from audit.errors import AuditError, BrokerUnavailable
 from audit.holder import start_ticks
-from audit.message import TASK_NAME, BadMessage, ChunkMessage, Lane, decode, encode, queue_name
+from audit.message import TASK_NAME, BadMessage, ChunkMessage, Lane, decode, encode, queue_name, shown
 from audit.settings import Settings
 from db.engine import open_database
 from db.feed import Doorbell
@@ -165,9 +165,11 @@ class Lifecycle:
     def _ring(self, doorbells: list[Doorbell]) -> None:
         with self._redis() as connection, self._app.amqp.Producer(connection, auto_declare=False) as producer:
             for bell in doorbells:
+                message = ChunkMessage(batch=bell.batch, chunk=bell.chunk)
                 self._app.send_task(
                     TASK_NAME,
-                    kwargs=encode(ChunkMessage(batch=bell.batch, chunk=bell.chunk)),
+                    kwargs=encode(message),
+                    kwargsrepr=shown(message, pairs=bell.pairs),
                     queue=queue_name(bell.lane, bell.model),
                     producer=producer,
                     retry=False,

@@ -133,7 +133,7 @@ def test_what_could_not_be_rung_is_fed_again_at_once(database: Database) -> None
     """Redis was away: nobody waits for a backoff that nobody earned."""
     batch = batch_of(database, 4)
     bells = feed(database, model="demo", window=9, resend_s=3600)
-    assert bells == [Doorbell(batch=batch, chunk=bells[0].chunk, lane=Lane.BULK, model="demo")]
+    assert bells == [Doorbell(batch=batch, chunk=bells[0].chunk, pairs=4, lane=Lane.BULK, model="demo")]
     unsend(database, bells)
     assert fed(database) == [(batch, 0)]
 

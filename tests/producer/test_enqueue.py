@@ -18,7 +18,7 @@ from tests.support.redis_server import RedisServer
 
 
 def bells(count: int, lane: Lane = Lane.BULK) -> list[Doorbell]:
-    return [Doorbell(batch=BatchId(7), chunk=ChunkNumber(n), lane=lane, model="demo") for n in range(count)]
+    return [Doorbell(batch=BatchId(7), chunk=ChunkNumber(n), pairs=9, lane=lane, model="demo") for n in range(count)]
 
 
 def reason(broker_url: str) -> str:
