@@ -81,5 +81,20 @@ class LedgerUnavailable(Unavailable):
     """The SQL database does not answer."""
 
 
+class LedgerRefused(LedgerUnavailable):
+    """The database answers, and an operator must change something: password, name, privilege, TLS.
+
+    To what already runs it is an outage like any other: the work waits, and goes on when it is mended.
+    """
+
+    exit_status = 2
+
+
 class BrokerUnavailable(Transient):
     """Redis does not answer; what was committed to the ledger is sent later."""
+
+
+class BrokerRefused(BrokerUnavailable):
+    """Redis answers and does not let us in: its password or its user in REDIS_URL is wrong."""
+
+    exit_status = 2

@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     hard_limit_s: float = Field(0.0, ge=0, description="Celery's hard limit of a chunk; 0: the soft one + 30 s.")
     max_tasks_per_child: Count = Field(200, description="Chunks after which a worker process is replaced.")
     shutdown_grace_s: Positive = Field(30.0, description="How long `up` waits for its worker to finish or release.")
+    start_wait_s: float = Field(
+        60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Longest that a starting worker waits for the ledger and its schema.",
+    )
     max_attempts: Count = Field(5, description="Deaths that blame no pair after which a chunk is parked.")
 
     max_image_bytes: Count = Field(20_000_000, description="Largest picture file.")

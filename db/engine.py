@@ -13,19 +13,26 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Double
 
 from audit.errors import LedgerUnavailable, UsageError
+from db.faults import is_conflict, translate
 
 T = TypeVar("T")
 SQLITE_BUSY_S = 5.0
 """How long one try waits for another writer; transact() tries 8 times."""
-CONFLICTS = frozenset({"40001", "40P01", "55P03"})
-"""PostgreSQL's serialization failure, deadlock and lock timeout: the whole transaction can simply run again."""
+POOL_SIZE = 3
+"""Connections of one process to PostgreSQL at most: the thread that judges, and two that decode and ask the cache."""
+LIMITS = "SET LOCAL lock_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+"""A lock is waited for so long, then the transaction runs again; a client that hangs in one loses it, and its locks.
+
+There is no statement_timeout: a slice, a large cancel and an export differ by orders of magnitude, and whoever hangs in
+a statement loses its lease.
+"""
 
 
 class db_now(FunctionElement[float]):  # noqa: N801 - reads as SQL does
@@ -74,10 +81,10 @@ class Database:
             try:
                 return self._once(work)
             except PoolTimeout as error:
-                raise _translate(error) from error
+                raise translate(error) from error
             except DBAPIError as error:
-                if attempt == tries or not _is_conflict(error):
-                    raise _translate(error) from error
+                if attempt == tries or not is_conflict(error):
+                    raise translate(error) from error
                 time.sleep(random.uniform(0.01, 0.05) * attempt)  # noqa: S311 - spreads writers, guards nothing
         raise AssertionError("unreachable")
 
@@ -98,7 +105,7 @@ class Database:
         try:
             yield
         except (DBAPIError, PoolTimeout) as error:
-            raise _translate(error) from error
+            raise translate(error) from error
 
 
 def open_database(url: str, *, busy_s: float = SQLITE_BUSY_S) -> Database:
@@ -109,8 +116,8 @@ def open_database(url: str, *, busy_s: float = SQLITE_BUSY_S) -> Database:
             return Database(engine=_sqlite(url, parsed.database, busy_s), pid=os.getpid())
         if parsed.get_backend_name() == "postgresql":
             return Database(engine=_postgresql(url), pid=os.getpid())
-    except (ArgumentError, NoSuchModuleError):
-        pass
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        pass  # whose text may hold a piece of a password
     raise UsageError("bad_setting", "DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
 
 
@@ -143,16 +150,16 @@ def _sqlite(url: str, path: str | None, busy_s: float) -> Engine:
 def _postgresql(url: str) -> Engine:
     # A server that dies in the middle of a COPY makes it warn on stderr; the error itself is translated below.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
-    options = "-c lock_timeout=5000 -c idle_in_transaction_session_timeout=60000 -c client_encoding=UTF8"
-    return create_engine(
+    engine = create_engine(
         url,
         hide_parameters=True,
-        pool_size=2,
-        max_overflow=2,
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_use_lifo=True,  # the last one used is used again: what is not needed is not kept busy
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": 5,
-            "options": options,
+            "client_encoding": "UTF8",
             "application_name": "caption-audit",
             "keepalives_idle": 10,
             "keepalives_interval": 5,
@@ -164,21 +171,9 @@ def _postgresql(url: str) -> Engine:
         },
     )
 
+    @event.listens_for(engine, "begin")
+    def _limit(connection: Connection) -> None:
+        # For each transaction anew: a pooler refuses them as startup options, and gives a plain SET to whoever is next.
+        connection.exec_driver_sql(LIMITS)
 
-def _is_conflict(error: DBAPIError) -> bool:
-    if isinstance(error.orig, sqlite3.OperationalError):
-        return (error.orig.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-    return getattr(error.orig, "sqlstate", None) in CONFLICTS
-
-
-def _translate(error: DBAPIError | PoolTimeout) -> Exception:
-    """LedgerUnavailable, unless the statement itself is wrong.
-
-    A failover leaves a database that is read-only for a while (InternalError), a shutdown ends sessions: those pass.
-    """
-    if isinstance(error, PoolTimeout):
-        return LedgerUnavailable("ledger_unavailable", "the ledger's connections are all waiting for it")
-    if not isinstance(error, IntegrityError | DataError | ProgrammingError):
-        first_line = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
-        return LedgerUnavailable("ledger_unavailable", f"the ledger does not answer: {first_line}")
-    return error
+    return engine

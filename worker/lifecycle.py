@@ -21,7 +21,7 @@ from audit.message import TASK_NAME, BadMessage, ChunkMessage, Lane, decode, enc
 from audit.settings import Settings
 from db.engine import open_database
 from db.feed import Doorbell
-from db.schema import ensure_schema
+from db.schema import ensure_schema, patiently
 from worker.board import Board
 from worker.child import Workplace, open_office
 from worker.housekeeping import Housekeeper, Rounds
@@ -75,8 +75,13 @@ class Lifecycle:
         worker.concurrency = len(slots)
         model = find_model(settings)
         database = open_database(settings.ledger_url)
+        limit_s = settings.start_wait_s
         try:
-            ensure_schema(database)
+            patiently(
+                lambda: ensure_schema(database),
+                wait_s=limit_s,
+                waiting=lambda why: log.warning("worker waits for its ledger", reason=why, limit_s=limit_s),
+            )
         finally:
             database.close()
         self._hostname = worker.hostname
