@@ -95,7 +95,7 @@ def _must_exist(settings: "Settings") -> None:
 
     try:
         url = make_url(settings.ledger_url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return  # open_database says what is wrong with it
     if url.get_backend_name() == "sqlite" and url.database and not os.path.exists(url.database):
         where = os.path.abspath(url.database)
