@@ -23,7 +23,7 @@ PAGE = 1000
 PAIR_COLUMNS = ("id", "image", "caption", "premise", "extra", "raw")
 SAME_COLUMNS = (
     *("label", "p_yes", "p_no", "p_maybe", "failure_code", "failure_detail", "row", "attempt", "worker", "device"),
-    *("model", "model_revision", "engine", "precision", "decode_ms", "model_ms"),
+    *("model", "model_revision", "engine", "precision", "decode_ms", "model_ms", "image_sha256"),
 )
 
 
@@ -58,6 +58,7 @@ class OutcomeRow:
     decode_ms: float | None
     model_ms: float | None
     judged_at: str
+    image_sha256: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
 
 

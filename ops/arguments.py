@@ -32,6 +32,7 @@ class ExportFormat(StrEnum):
 
     CSV = "csv"
     JSONL = "jsonl"
+    PARQUET = "parquet"
 
 
 class FlaggedFormat(StrEnum):

@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "caption-audit export 17 -o verdicts.csv",
             "caption-audit export 17 --format jsonl | jq -r 'select(.label == \"No\").id'",
+            "caption-audit export 17 -o verdicts.parquet",
         )
     )(export)
 
@@ -98,7 +99,7 @@ def flagged(
         number = BatchId(batch)
         seen = progress(database, number)
         if kind is not FlaggedFormat.TABLE:
-            _write(database, number, ExportFormat(kind.value), output="-", flagged_only=True, limit=limit)
+            _write(database, seen, ExportFormat(kind.value), output="-", flagged_only=True, limit=limit)
             return
         rows = list(islice(outcomes(database, number, flagged_only=True, order="p_no"), limit or 50))
         if rows:
@@ -110,22 +111,24 @@ def flagged(
 def export(
     batch: BatchArgument,
     kind: Annotated[
-        ExportFormat | None, typer.Option("--format", help="Default: jsonl for a FILE that ends so, else csv.")
+        ExportFormat | None,
+        typer.Option("--format", help="Default: what FILE ends in (.jsonl, .ndjson, .parquet), else csv."),
     ] = None,
     output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="`-` is standard output.")] = "-",
 ) -> None:
     """Write every outcome with its pair, in manifest order; FILE appears only when it is complete.
 
-    The columns are those of the SQL views, then the manifest's own extra columns; one that has the name of a fixed
-    column is written as extra_<name>. In CSV a text that a spreadsheet would take for a formula gets a leading
-    apostrophe; JSON Lines has the texts as they are.
+    The columns are those of the SQL views `verdicts` and `failures` together (but for `extra`), then the manifest's own
+    extra columns; one that has the name of a fixed column is written as extra_<name>. In CSV a text that a spreadsheet
+    would take for a formula gets a leading apostrophe; JSON Lines and Parquet have the texts as they are. Parquet has
+    typed columns: numbers, booleans, a timestamp, flags as a list.
     """
     from db.queries import progress
 
-    chosen = kind or (ExportFormat.JSONL if output.endswith((".jsonl", ".ndjson")) else ExportFormat.CSV)
+    chosen = kind or _kind_of(output)
     with ledger() as (_, database):
         seen = progress(database, BatchId(batch))
-        count = _write(database, BatchId(batch), chosen, output=output)
+        count = _write(database, seen, chosen, output=output)
     if not seen.finished:
         print(f"note: batch {batch} is {seen.state}, {seen.remaining:,} pairs have no outcome yet", file=sys.stderr)
     if output != "-":
@@ -152,9 +155,15 @@ def follow_or_say_how(database: "Database", batch: BatchId) -> "Progress | None"
         return None
 
 
+def _kind_of(output: str) -> ExportFormat:
+    ending = output.lower().rpartition(".")[2]
+    kinds = {"jsonl": ExportFormat.JSONL, "ndjson": ExportFormat.JSONL, "parquet": ExportFormat.PARQUET}
+    return kinds.get(ending, ExportFormat.CSV)
+
+
 def _write(
     database: "Database",
-    batch: BatchId,
+    seen: "Progress",
     kind: ExportFormat,
     *,
     output: str,
@@ -165,6 +174,6 @@ def _write(
     from db.queries import outcomes
     from ops.exporting import extra_names, write_rows, written_whole
 
-    rows = outcomes(database, batch, flagged_only=flagged_only)
-    with written_whole(output) as file:
-        return write_rows(file, islice(rows, limit), extra_names(extra_keys(database, batch)), kind)
+    with written_whole(output, binary=kind is ExportFormat.PARQUET) as file:
+        rows = islice(outcomes(database, seen.batch, flagged_only=flagged_only), limit)
+        return write_rows(file, rows, extra_names(extra_keys(database, seen.batch)), kind, seen=seen)

@@ -125,7 +125,7 @@ def test_exported_csv_is_safe_in_spreadsheets_and_whole(cli: Cli, finished: Batc
     assert [row["extra_label"] for row in rows] == ["", "red", "", ""]
     assert (rows[0]["p_no"], rows[0]["shop"]) == ("0.0625", "'=7")
     assert rows[2]["caption"] == 'two\r\nlines, "quoted"'
-    assert (rows[3]["image"], rows[3]["caption"]) == ("\\udcff.png", "'\t+1")
+    assert (rows[3]["image"], rows[3]["caption"]) == ("\\udcff.png", "'\t'+1")
     assert (rows[3]["failure_code"], rows[3]["failure_detail"]) == ("image_empty", "zero bytes")
 
 
