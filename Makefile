@@ -25,6 +25,7 @@ check: .venv/installed-dev ## Lint, format, types, arrows, generated docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m ops.settings_table --check README.md README.zh.md
+	$(BIN)/python -m ops.command_reference --check docs/commands.md
 
 format: .venv/installed-dev ## Format the code
 	$(BIN)/ruff check --fix

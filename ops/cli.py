@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from audit.errors import AuditError
 from ops import asking, doing, health, migrating, modeling, queueing, reporting, serving, submitting
+from ops.arguments import examples
 from ops.text import one_line
 
 app = typer.Typer(
@@ -35,7 +36,7 @@ def options(
     """Take the options that every command has; --debug is read before parsing, so it may stand anywhere."""
 
 
-@app.command()
+@app.command(epilog=examples("caption-audit version"))
 def version() -> None:
     """Print the version."""
     from importlib.metadata import version as installed
