@@ -43,6 +43,12 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("REDIS_URL", "redis_url"),
         description="Redis: redis://:PASSWORD@HOST:PORT/0 or unix:///PATH. Default: one of our own.",
     )
+    database_password: SecretStr | None = Field(
+        None, description="Password for a DATABASE_URL without one; as it is, where a URL would need %-escapes."
+    )
+    redis_password: SecretStr | None = Field(
+        None, description="Password for a REDIS_URL without one; as it is, where a URL would need %-escapes."
+    )
     engine: Literal["ofa", "stub"] = Field("ofa", description="`stub` answers without looking: for queue tests only.")
     devices: str = Field("auto", description="`auto`, `cpu`, or a comma-separated list of CUDA indices or UUIDs.")
     slots_per_device: int = Field(0, ge=0, le=16, description="Worker processes a device; 0: 1 on CPU, 2 on a GPU.")
@@ -110,6 +116,21 @@ class Settings(BaseSettings):
             raise ValueError("AUDIT_HARD_LIMIT_S must be longer than AUDIT_SOFT_LIMIT_S")
         return self
 
+    @model_validator(mode="after")
+    def _passwords_have_a_place(self) -> "Settings":
+        for name, url, password in (
+            ("DATABASE", self.database_url, self.database_password),
+            ("REDIS", self.redis_url, self.redis_password),
+        ):
+            if password is None:
+                continue
+            parts = urlsplit(url.get_secret_value() if url else "")
+            if not parts.netloc:
+                raise ValueError(f"AUDIT_{name}_PASSWORD is set, but {name}_URL names no server")
+            if ":" in parts.netloc.rpartition("@")[0]:
+                raise ValueError(f"AUDIT_{name}_PASSWORD is set, but {name}_URL holds a password already")
+        return self
+
     @property
     def chunk_limits_s(self) -> tuple[float, float]:
         """Celery's soft and hard limit of one chunk, in seconds."""
@@ -119,7 +140,9 @@ class Settings(BaseSettings):
     @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger; it may hold a password: never log it."""
-        url = self.database_url.get_secret_value() if self.database_url else f"sqlite:///{self.home}/audit.db"
+        if self.database_url is None:
+            return f"sqlite:///{self.home}/audit.db"
+        url = _with_password(self.database_url, self.database_password)
         scheme, separator, rest = url.partition("://")
         return f"postgresql+psycopg://{rest}" if separator and scheme in ("postgres", "postgresql") else url
 
@@ -137,7 +160,7 @@ class Settings(BaseSettings):
     def broker_url(self) -> str:
         """Celery's broker URL; it may hold a password: never log it."""
         if self.redis_url:
-            url = self.redis_url.get_secret_value()
+            url = _with_password(self.redis_url, self.redis_password)
             # redis-cli and redis-py say unix://, Celery says redis+socket://.
             return f"redis+socket://{url.removeprefix('unix://')}" if url.startswith("unix://") else url
         return f"redis+socket://{quote(str(self.redis_socket))}"
@@ -169,6 +192,14 @@ def redact(url: str) -> str:
     if "@" not in parts.netloc:
         return url
     return parts._replace(netloc="***@" + parts.netloc.rsplit("@", 1)[1]).geturl()
+
+
+def _with_password(url: SecretStr, password: SecretStr | None) -> str:
+    if password is None:
+        return url.get_secret_value()
+    parts = urlsplit(url.get_secret_value())
+    user, _, server = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{server}").geturl()
 
 
 def _looks_like_path(model: str) -> bool:

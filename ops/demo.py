@@ -27,7 +27,7 @@ PAIRS = 320
 FLAGGED_SHOWN = 15
 # The cache would answer a second run without the model; small chunks keep the bar moving.
 OVERRIDES = {"AUDIT_MODEL": "demo", "AUDIT_CACHE": "false", "AUDIT_CHUNK_PAIRS": "32"}
-IGNORED = ("DATABASE_URL", "REDIS_URL")
+IGNORED = ("DATABASE_URL", "REDIS_URL", "AUDIT_DATABASE_PASSWORD", "AUDIT_REDIS_PASSWORD")
 """The demo is self-contained: it must not write samples into somebody's real ledger."""
 
 

@@ -1,0 +1,40 @@
+"""Passwords beside the URLs: any characters work, and none of them shows."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu.utils.url import parse_url
+from sqlalchemy.engine import make_url
+
+from audit.errors import UsageError
+from audit.settings import read_settings, redact
+
+SERVERS = {"DATABASE_URL": "postgresql://audit@postgres:5432/audit", "REDIS_URL": "redis://redis:6379/0"}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+def test_a_password_arrives_as_it_is(password: str) -> None:
+    """In a URL of one's own an @, a / or a # of a good password ends the server's name, or the URL."""
+    settings = read_settings({**SERVERS, "AUDIT_DATABASE_PASSWORD": password, "AUDIT_REDIS_PASSWORD": password})
+    ledger, broker = make_url(settings.ledger_url), parse_url(settings.broker_url)
+    assert (ledger.username, ledger.password, ledger.host, ledger.database) == ("audit", password, "postgres", "audit")
+    assert (broker["userid"] or "", broker["password"], broker["hostname"], broker["virtual_host"]) == (
+        "",
+        password,
+        "redis",
+        "0",
+    )
+
+
+def test_a_password_does_not_show() -> None:
+    """Settings and URLs are put into messages and logs."""
+    settings = read_settings({**SERVERS, "AUDIT_DATABASE_PASSWORD": "hush@/", "AUDIT_REDIS_PASSWORD": "hush@/"})
+    assert "hush" not in repr(settings) + redact(settings.ledger_url) + redact(settings.broker_url)
+
+
+@pytest.mark.parametrize("name", ["DATABASE", "REDIS"])
+@pytest.mark.parametrize("url", ["", "scheme://me:other@server/0", "unix:///run/x.sock"])
+def test_a_password_without_a_place_is_refused(name: str, url: str) -> None:
+    """One of two passwords would win silently, or none would be used at all."""
+    with pytest.raises(UsageError, match=f"AUDIT_{name}_PASSWORD is set, but {name}_URL"):
+        read_settings({f"{name}_URL": url, f"AUDIT_{name}_PASSWORD": "hush"})
