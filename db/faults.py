@@ -93,7 +93,7 @@ def _without_code(error: DBAPIError, reason: str) -> Exception:
             return UsageError("bad_setting", f"DATABASE_URL is not understood: {reason}")
         return _refusal(reason)
     if error.orig.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-        return LedgerRefused("not_a_ledger", "the ledger's file is no SQLite database: set AUDIT_HOME or DATABASE_URL")
+        return LedgerRefused("not_a_ledger", "the ledger's file is not a database that SQLite can read: set AUDIT_HOME or DATABASE_URL")
     return error if isinstance(error, WRONG_STATEMENT) else _away(reason)
 
 

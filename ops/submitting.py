@@ -93,6 +93,7 @@ def policy_of(labels: list[Label] | None, p_no_at_least: float | None) -> Policy
 def _report(handle: "Handle", *, watch: bool, as_json: bool) -> int:
     from ops import show
     from ops.asking import follow_or_say_how, print_summary
+    from ops.text import one_line
     from ops.watching import exit_status
 
     told: dict[str, Any] = {
@@ -108,6 +109,8 @@ def _report(handle: "Handle", *, watch: bool, as_json: bool) -> int:
     lines = _lines(handle)
     for line in lines[1:] if as_json else lines:
         print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
+    for note in handle.notes:
+        print(f"note: {one_line(note)}", file=sys.stderr)
     if not watch or not handle.sent:  # without Redis there may be nothing to watch for a long time
         if as_json:
             show.print_json(told)

@@ -1,9 +1,11 @@
 """Ringing: messages that tell workers of chunks to look at. In the producer, Celery is imported in this room alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from audit.errors import BrokerUnavailable, UsageError
+from audit.broker import broker_error, weaknesses
+from audit.errors import UsageError
 from audit.message import TASK_NAME, ChunkMessage, encode, queue_name, shown
 from db.feed import Doorbell
 
@@ -35,22 +37,30 @@ class Bell:
             broker_transport_options={"socket_connect_timeout": CONNECT_S, "socket_timeout": ANSWER_S},
         )
 
+    def weaknesses(self) -> list[str]:
+        """What an operator should change about this Redis; raises BrokerRefused (wrong password), BrokerUnavailable."""
+        with self._connected() as connection:
+            return weaknesses(connection.default_channel.client)
+
     def ring(self, doorbells: Sequence[Doorbell]) -> None:
         """Send a message for each chunk; raises BrokerUnavailable within seconds when they could not all be sent."""
         if not doorbells:
             return
+        with self._connected() as connection, self._app.amqp.Producer(connection, auto_declare=False) as producer:
+            for doorbell in doorbells:
+                self._send(doorbell, producer)
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
         import kombu.exceptions
         import redis
 
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=ANSWER_S)
-                with self._app.amqp.Producer(connection, auto_declare=False) as producer:
-                    for doorbell in doorbells:
-                        self._send(doorbell, producer)
+                yield connection
         except (redis.RedisError, kombu.exceptions.KombuError, OSError) as error:
-            reason = (f"{error}".strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            raise BrokerUnavailable("broker_unavailable", f"Redis does not take messages: {reason}") from error
+            raise broker_error(error) from error
 
     def _send(self, doorbell: Doorbell, producer: Any) -> None:
         message = ChunkMessage(batch=doorbell.batch, chunk=doorbell.chunk)

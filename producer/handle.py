@@ -27,6 +27,7 @@ class Handle:
     `pairs` were registered, `failed` of them as failures at once (bad rows); `duplicates` are rows left out because
     they repeat an earlier pair. `new` is False when the batch was there before. `sent` is False when Redis did not take
     messages, with the reason in `problem`: the batch is safe, and any worker or `caption-audit sweep` sends it later.
+    `notes` are lines about what an operator should change in Redis.
     """
 
     batch: BatchId
@@ -38,6 +39,7 @@ class Handle:
     new: bool
     sent: bool
     problem: str | None
+    notes: tuple[str, ...] = ()
     database: Database
 
     def progress(self) -> Progress:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from audit.errors import BrokerUnavailable, LedgerUnavailable, UsageError
+from audit.errors import BrokerRefused, BrokerUnavailable, LedgerUnavailable, UsageError
 from audit.message import Lane
 from audit.models import model_directory
 from audit.policy import Policy
@@ -47,7 +47,8 @@ def submit(
 
     The same file with the same options is the same batch: it is found, or completed after a crash, and never doubled;
     `again` makes a new one. Images are looked up under `image_root`, by default the manifest's folder. Raises
-    UsageError (also ManifestInvalid, ModelRefused) with nothing registered, LedgerUnavailable with nothing claimable.
+    UsageError (also ManifestInvalid, ModelRefused) and BrokerRefused with nothing registered, LedgerUnavailable with
+    nothing claimable.
     """
     settings = settings or read_settings()
     if model is not None:
@@ -65,6 +66,7 @@ def submit(
     )
     _check_options(new)
     bell = Bell(settings.broker_url)
+    notes = _look_at_redis(bell)
     limit, size = settings.max_line_bytes, settings.chunk_pairs
     with _ledger(settings) as database:
         with open_manifest(manifest, file_format=file_format, columns=columns, max_line_bytes=limit) as opened:
@@ -84,8 +86,19 @@ def submit(
             new=is_new,
             sent=problem is None,
             problem=problem,
+            notes=notes,
             database=database,
         )
+
+
+def _look_at_redis(bell: Bell) -> tuple[str, ...]:
+    """What an operator should change about Redis; raises BrokerRefused. One that is away is told of when it is rung."""
+    try:
+        return tuple(bell.weaknesses())
+    except BrokerRefused:
+        raise
+    except BrokerUnavailable:
+        return ()
 
 
 def _ring(database: Database, bell: Bell, settings: Settings) -> str | None:

@@ -15,7 +15,8 @@ from celery import Celery
 from celery.worker import state
 from kombu.exceptions import KombuError
 
-from audit.errors import AuditError, BrokerUnavailable
+from audit.broker import broker_error, weaknesses
+from audit.errors import AuditError, BrokerRefused, BrokerUnavailable
 from audit.holder import start_ticks
 from audit.message import TASK_NAME, BadMessage, ChunkMessage, Lane, decode, encode, queue_name, shown
 from audit.settings import Settings
@@ -46,6 +47,7 @@ class Lifecycle:
         self._hostname = "worker"
         self._consumer: Any = None
         self._overdue: set[tuple[int, int]] = set()
+        self._redis_known = False
 
     def on_setup_logging(self, **_: object) -> None:
         """Keep Celery from configuring logs of its own."""
@@ -87,6 +89,7 @@ class Lifecycle:
         self._hostname = worker.hostname
         self._workplace = Workplace(settings=settings, model=model, slots=slots, board=Board())
         # modelscope may want to install what a model folder asks for; it must not, and from nowhere.
+        self._redis_known = self._look_at_redis()
         os.environ["PIP_NO_INDEX"] = "1"
         self._keep_house()  # before Redis answers: a model that does not load must end the worker all the same
 
@@ -154,7 +157,12 @@ class Lifecycle:
         return judge_chunk(message, self._office).value
 
     def _check_board(self) -> None:
-        """In every round of housekeeping: leave when a child has found that it is no use going on."""
+        """In every round of housekeeping: leave when a child, or Redis, has shown that it is no use going on."""
+        if not self._redis_known:
+            try:
+                self._redis_known = self._look_at_redis()
+            except BrokerRefused as error:
+                self._require().board.refuse(error.exit_status, str(error))
         refusal = self._refusal()
         if refusal is not None:
             self._require().board.drain()
@@ -194,7 +202,22 @@ class Lifecycle:
                 connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=3)
                 yield connection
         except (redis.RedisError, KombuError, OSError) as error:
-            raise BrokerUnavailable("broker_unavailable", f"Redis does not answer: {error}") from error
+            raise broker_error(error) from error
+
+    def _look_at_redis(self) -> bool:
+        """Whether Redis has answered, so that it is known: Celery would try a wrong password for ever.
+
+        Raises BrokerRefused. That it does not answer yet is Celery's to wait for.
+        """
+        try:
+            with self._redis() as connection:
+                for weakness in weaknesses(connection.default_channel.client):
+                    log.warning("redis should be changed", reason=weakness)
+        except BrokerRefused:
+            raise
+        except BrokerUnavailable:
+            return False
+        return True
 
     def _reconnect(self) -> None:
         if self._consumer is not None and self._consumer.hub is not None:

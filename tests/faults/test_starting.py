@@ -11,6 +11,7 @@ import pytest
 from audit.settings import Settings
 from db.queries import progress
 from tests.support.manifests import small_manifest
+from tests.support.redis_server import RedisServer
 from tests.support.running import ROOT, changed, finished, ledger, running, submitted, variables
 from tests.support.waiting import wait_until
 
@@ -147,3 +148,56 @@ def test_six_slots_on_three_devices_keep_them_after_a_recycle_and_a_kill(stub: S
         events = worker.events("slot pinned")
     assert {(event["slot"], event["visible"]) for event in events} == set(expected.items())
     assert not any(event["torch_imported"] for event in events)
+
+
+def worker_of(settings: Settings, tmp_path: Path) -> "subprocess.CompletedProcess[str]":
+    """A worker that is expected to leave by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "ops.cli", "worker"],
+        cwd=ROOT,
+        env={**os.environ, **variables(settings)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_wrong_password_of_redis_ends_the_worker(stub: Settings, own_redis: RedisServer, tmp_path: Path) -> None:
+    """Celery would try it again for ever, and the operator would see a worker that runs and does nothing."""
+    with own_redis.client() as client:
+        client.config_set("requirepass", "secret-1")
+    url = own_redis.url.replace("://", "://:guess-1@")
+    told = worker_of(changed(stub, redis_url=url), tmp_path)
+    assert told.returncode == 2
+    assert "Redis refuses the password" in told.stderr.splitlines()[-1]
+    assert "guess-1" not in told.stderr
+
+
+def test_a_wrong_password_is_found_out_when_redis_comes_later(
+    stub: Settings, own_redis: RedisServer, tmp_path: Path
+) -> None:
+    """Services that start together: the worker waits for Redis, and is then told that its password is wrong."""
+    own_redis.kill()
+    secured = changed(stub, redis_url=own_redis.url.replace("://", "://:guess-1@"))
+    with running(secured, tmp_path) as worker:
+        worker.wait_for("model proved")
+        own_redis.start()  # without a password: a given one is wrong
+        assert worker.process.wait(timeout=90) == 2
+        assert "this Redis has none" in worker.tail().splitlines()[-1]
+
+
+def test_a_weak_redis_is_said_once_and_worked_with(stub: Settings, own_redis: RedisServer, tmp_path: Path) -> None:
+    """What Redis forgets or evicts is sent again: that is no reason to stand still, but somebody should know."""
+    with own_redis.client() as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("appendonly", "no")
+    weak = changed(stub, redis_url=own_redis.url)
+    batch = submitted(weak, small_manifest(tmp_path))
+    with running(weak, tmp_path) as worker:
+        assert finished(weak, batch, watch=worker).judged == 8
+        reasons = [event["reason"] for event in worker.events("redis should be changed")]
+    assert [reason.rpartition(": ")[2] for reason in reasons] == [
+        "set maxmemory-policy noeviction",
+        "set appendonly yes",
+    ]

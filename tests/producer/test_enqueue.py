@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from audit.errors import BrokerUnavailable, UsageError
+from audit.errors import BrokerRefused, BrokerUnavailable, UsageError
 from audit.message import TASK_NAME, ChunkMessage, Lane, decode, queue_name
 from audit.pair import BatchId, ChunkNumber
 from db.feed import Doorbell
@@ -62,14 +62,60 @@ def test_a_redis_that_never_answers_costs_seconds_not_minutes(silent_port: int) 
     assert time.monotonic() - started < 6
 
 
-def test_a_full_redis_and_a_wrong_password_are_reasons_too(own_redis: RedisServer) -> None:
-    """Both look like a working connection until the first push."""
+def test_a_full_redis_is_a_reason_too(own_redis: RedisServer) -> None:
+    """It looks like a working connection until the first push."""
     with own_redis.client() as client:
         client.config_set("maxmemory", "1")
         assert "maxmemory" in reason(own_redis.url)
-        client.config_set("maxmemory", "0")
-        client.config_set("requirepass", "secret")
-        assert "uthentication required" in reason(own_redis.url)
+
+
+def with_login(url: str, login: str) -> str:
+    return url.replace("://", f"://{login}@")
+
+
+def test_a_wrong_password_is_refused_and_not_shown(own_redis: RedisServer) -> None:
+    """No waiting cures it: the operator is told what to mend, and a secret stays out of the message."""
+    with own_redis.client() as client:
+        client.config_set("requirepass", "secret-1")
+    logins = {own_redis.url: "REDIS_URL has none", with_login(own_redis.url, ":guess-1"): "refuses the password"}
+    for url, words in logins.items():
+        with pytest.raises(BrokerRefused, match=words) as caught:
+            Bell(url).weaknesses()
+        assert caught.value.exit_status == 2
+        assert "guess-1" not in caught.value.detail
+
+
+def test_a_password_that_redis_does_not_have_is_refused(redis_url: str) -> None:
+    """Somebody believes that this Redis is guarded, and it is not."""
+    with pytest.raises(BrokerRefused, match="this Redis has none"):
+        Bell(with_login(redis_url, ":guess")).weaknesses()
+
+
+def test_a_good_redis_has_no_weakness(redis_url: str) -> None:
+    """A warning at every submit would teach people not to read warnings."""
+    assert Bell(redis_url).weaknesses() == []
+
+
+def test_what_an_operator_should_change_is_said_with_its_cure(own_redis: RedisServer) -> None:
+    """Without an append-only file a restart forgets; with eviction a full Redis does."""
+    with own_redis.client() as client:
+        client.config_set("maxmemory-policy", "volatile-lru")  # queues never expire: it evicts nothing of ours
+        assert Bell(own_redis.url).weaknesses() == []
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("appendonly", "no")
+        evicting, forgetting = Bell(own_redis.url).weaknesses()
+    assert "maxmemory-policy noeviction" in evicting
+    assert "appendonly yes" in forgetting
+
+
+def test_a_redis_user_that_may_not_look_is_no_error(own_redis: RedisServer) -> None:
+    """Least privilege is a virtue: who may only push and pop can work."""
+    with own_redis.client() as client:
+        client.config_set("appendonly", "no")
+        client.execute_command("ACL", "SETUSER", "pusher", "on", ">pw", "~*", "+@all", "-@dangerous")
+    bell = Bell(with_login(own_redis.url, "pusher:pw"))
+    assert bell.weaknesses() == []
+    bell.ring(bells(1))
 
 
 @pytest.mark.parametrize("url", ["", "foo://x", "redis://:pa/ss@127.0.0.1:x/0", "amqp://h", "127.0.0.1:6379"])

@@ -1,0 +1,77 @@
+"""What a Redis must be to carry messages: told from its INFO, for the producer and for the worker alike.
+
+Nothing of it costs a verdict, since the ledger sends again what Redis lost; it costs time, and people's trust.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from audit.errors import BrokerRefused, BrokerUnavailable
+
+OLDEST_VERSION = 6
+"""Redis 6.0 brought what redis-py and this project's tests rely on."""
+
+
+class Client(Protocol):
+    """As much of redis.Redis as is needed here."""
+
+    def info(self) -> Any:
+        """Every default section of INFO, as one mapping."""
+
+
+def weaknesses(client: Client) -> list[str]:
+    """One line for each thing about this Redis that an operator should change, with the cure.
+
+    Empty for one that is as it should be, and for one whose user may not run INFO: then nobody can tell.
+    """
+    import redis
+
+    try:
+        info = client.info()
+    except redis.exceptions.NoPermissionError:
+        return []
+    return list(_weaknesses(info))
+
+
+def broker_error(error: BaseException) -> BrokerUnavailable:
+    """BrokerRefused for a wrong password, which no waiting cures, BrokerUnavailable otherwise; one line, no secret."""
+    import redis
+
+    cause = error.__cause__ or error  # kombu wraps what redis-py raises
+    reason = (f"{error}".strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    if isinstance(cause, redis.exceptions.AuthenticationError):
+        return BrokerRefused("broker_refused", _refusal(reason))
+    return BrokerUnavailable("broker_unavailable", f"Redis does not take messages: {reason}")
+
+
+def _refusal(reason: str) -> str:
+    if "required" in reason:
+        return "Redis wants a password, and REDIS_URL has none: write redis://:PASSWORD@HOST:PORT/0"
+    if "without any password" in reason:
+        return "REDIS_URL has a password, and this Redis has none: set `requirepass` in its configuration"
+    return "Redis refuses the password, or the user, in REDIS_URL: mend it (special characters are written %XX)"
+
+
+def _weaknesses(info: Mapping[str, Any]) -> list[str]:
+    found: list[str] = []
+    policy = str(info.get("maxmemory_policy", ""))
+    # volatile-* policies evict keys that expire; queues never do.
+    if policy.startswith("allkeys-"):
+        found.append(
+            f"a full Redis would drop messages silently (maxmemory-policy {policy}); the ledger sends them again, late:"
+            " set maxmemory-policy noeviction"
+        )
+    if info.get("aof_enabled") == 0:
+        found.append(
+            "Redis keeps no append-only file, so a restart forgets its messages; the ledger sends them again, late:"
+            " set appendonly yes"
+        )
+    elif info.get("aof_last_write_status", "ok") != "ok":
+        found.append("Redis cannot write its append-only file: look at its disk and its log")
+    if info.get("role", "master") != "master":
+        found.append("REDIS_URL leads to a replica, which takes no messages: name the primary")
+    version = str(info.get("redis_version", ""))
+    major = version.partition(".")[0]
+    if major.isdigit() and int(major) < OLDEST_VERSION:
+        found.append(f"Redis {version} is older than {OLDEST_VERSION}.0: upgrade it")
+    return found
