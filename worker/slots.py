@@ -14,6 +14,7 @@ from pathlib import Path
 from audit.errors import UsageError
 from audit.settings import Settings
 from worker.board import MOST_SLOTS
+from worker.cores import cores_allowed
 
 NVIDIA_DEVICES = Path("/proc/driver/nvidia/gpus")
 SLOTS_A_GPU = 2
@@ -61,8 +62,7 @@ def plan_slots(settings: Settings, environ: Mapping[str, str], *, nvidia: Path =
     count = len(devices) * per_device
     if count > MOST_SLOTS:
         raise UsageError("bad_setting", f"{count} slots are more than one worker may have ({MOST_SLOTS})")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = settings.torch_threads or max(1, cores // count)
+    threads = settings.torch_threads or max(1, cores_allowed() // count)
     return tuple(Slot(number=n, device=devices[n % len(devices)], threads=threads) for n in range(count))
 
 
