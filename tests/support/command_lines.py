@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -18,16 +17,16 @@ from ops.cli import app
 from ops.command_reference import PROGRAM
 
 ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("benchmarks", "demo", "deploy", "docs", "examples", "ops", "tests")
 SEPARATORS = {"|", "||", "&&", ";", "&"}
 SHELL = {"", "sh", "bash", "shell", "console"}
 REDIRECTIONS = {">", ">>", "<", ">|"}
 
 
 def documents() -> list[Path]:
-    """Every Markdown file of the repository, those included that are not committed yet."""
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
-    told = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
-    return sorted(path for name in told.stdout.split() if (path := ROOT / name).exists())
+    """Every Markdown file of the repository."""
+    below = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")]
+    return sorted([*ROOT.glob("*.md"), *below])
 
 
 def tokens(document: Path) -> Iterator[Token]:
