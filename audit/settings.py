@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     lease_s: Positive = Field(30.0, description="A claim without progress for so long is taken over by another.")
     resend_s: Positive = Field(20.0, description="A message that nobody claimed is sent again after so long, doubling.")
     feed_every_s: Positive = Field(1.0, description="How often a worker tops up Redis and sweeps dead claims.")
+    tell_every_s: Positive = Field(5.0, description="How often a worker tells `caption-audit workers` how it is.")
     feed_chunks_per_slot: Count = Field(4, description="Chunks a slot and lane that may wait in Redis.")
     soft_limit_s: float = Field(0.0, ge=0, description="Celery's soft limit of a chunk; 0: chunk pairs x pair limit.")
     hard_limit_s: float = Field(0.0, ge=0, description="Celery's hard limit of a chunk; 0: the soft one + 30 s.")

@@ -42,6 +42,7 @@ def create_app(settings: Settings) -> Celery:
     signals.setup_logging.connect(lifecycle.on_setup_logging, **connect)
     signals.worker_init.connect(lifecycle.on_worker_init, **connect)
     signals.worker_process_init.connect(lifecycle.on_process_init, **connect)
+    signals.worker_process_shutdown.connect(lifecycle.on_process_shutdown, **connect)
     signals.worker_ready.connect(lifecycle.on_worker_ready, **connect)
     signals.worker_shutting_down.connect(lifecycle.on_shutting_down, **connect)
     signals.worker_shutdown.connect(lifecycle.on_shutdown, **connect)

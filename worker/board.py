@@ -7,9 +7,11 @@ time and is read at leisure: no locks.
 import ctypes
 import mmap
 import time
+from dataclasses import dataclass
 
 MOST_SLOTS = 256
 REASON_BYTES = 600
+NAME_BYTES = 80
 
 
 class _SlotState(ctypes.Structure):
@@ -18,11 +20,32 @@ class _SlotState(ctypes.Structure):
         ("ready", ctypes.c_int64),  # pid that judged the canary
         ("failed_loads", ctypes.c_int64),  # in a row
         ("working_since", ctypes.c_double),  # 0 between chunks; else when progress was last made
+        # What follows is for people: the main process tells it to the ledger, and nothing is decided by it.
+        ("batch", ctypes.c_int64),  # in hand; 0 for none
+        ("chunk", ctypes.c_int64),
+        ("chunk_since", ctypes.c_double),
+        ("proved_at", ctypes.c_double),  # of the canary's last answer, by any process of the slot
+        ("left_pid", ctypes.c_int64),  # of a process that left as it should: its successor follows no death
+        ("deaths", ctypes.c_int64),
+        ("recycled", ctypes.c_int64),
+        ("device_bytes", ctypes.c_int64),
+        ("revision", ctypes.c_char * NAME_BYTES),
+        ("precision", ctypes.c_char * NAME_BYTES),
     )
     pid: int
     ready: int
     failed_loads: int
     working_since: float
+    batch: int
+    chunk: int
+    chunk_since: float
+    proved_at: float
+    left_pid: int
+    deaths: int
+    recycled: int
+    device_bytes: int
+    revision: bytes
+    precision: bytes
 
 
 class _Page(ctypes.Structure):
@@ -33,6 +56,24 @@ class _Page(ctypes.Structure):
         ("reason", ctypes.c_char * REASON_BYTES),
         ("slots", _SlotState * MOST_SLOTS),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotNews:
+    """What a slot's processes have said of themselves; times are monotonic, 0 or None for never."""
+
+    pid: int
+    proved: bool
+    failed_loads: int
+    batch: int
+    chunk: int
+    chunk_since: float
+    proved_at: float
+    deaths: int
+    recycled: int
+    device_bytes: int
+    revision: str
+    precision: str
 
 
 class Board:
@@ -61,12 +102,36 @@ class Board:
     def started(self, slot: int, pid: int) -> None:
         """Child: this process has the slot, and is not ready yet."""
         state = self._page.slots[slot]
+        if state.pid and state.left_pid == state.pid:
+            state.recycled += 1
+        elif state.pid:
+            state.deaths += 1
         state.pid, state.ready, state.working_since = pid, 0, 0.0
+        state.batch = state.device_bytes = 0
 
     def proved(self, slot: int, pid: int) -> None:
         """Child: the model is loaded and has judged the canary pair."""
         state = self._page.slots[slot]
         state.ready, state.failed_loads = pid, 0
+
+    def loaded(self, slot: int, *, revision: str, precision: str) -> None:
+        """Child: what it has just loaded, and the canary passed."""
+        state = self._page.slots[slot]
+        state.revision, state.precision = (name.encode()[: NAME_BYTES - 1] for name in (revision, precision))
+        state.proved_at = time.monotonic()
+
+    def left(self, slot: int, pid: int) -> None:
+        """Child: it leaves as it should, to be replaced."""
+        self._page.slots[slot].left_pid = pid
+
+    def took(self, slot: int, *, batch: int, chunk: int) -> None:
+        """Child: it looks at this chunk, and will have it in hand unless it is refused."""
+        state = self._page.slots[slot]
+        state.batch, state.chunk, state.chunk_since = batch, chunk, time.monotonic()
+
+    def uses(self, slot: int, *, device_bytes: int) -> None:
+        """Child: how much of its device's memory it holds."""
+        self._page.slots[slot].device_bytes = device_bytes
 
     def progressed(self, slot: int) -> None:
         """Child: it has a chunk in hand, and has just got further with it."""
@@ -75,6 +140,25 @@ class Board:
     def idle(self, slot: int) -> None:
         """Child: it has no chunk in hand."""
         self._page.slots[slot].working_since = 0.0
+        self._page.slots[slot].batch = 0
+
+    def news(self, slot: int) -> SlotNews:
+        """Main process: what is to be told of a slot."""
+        state = self._page.slots[slot]
+        return SlotNews(
+            pid=int(state.pid),
+            proved=bool(state.ready) and state.ready == state.pid,
+            failed_loads=int(state.failed_loads),
+            batch=int(state.batch),
+            chunk=int(state.chunk),
+            chunk_since=float(state.chunk_since),
+            proved_at=float(state.proved_at),
+            deaths=int(state.deaths),
+            recycled=int(state.recycled),
+            device_bytes=int(state.device_bytes),
+            revision=bytes(state.revision).decode(errors="replace"),
+            precision=bytes(state.precision).decode(errors="replace"),
+        )
 
     def nobody_works(self, slots: int) -> bool:
         """Whether no process has a chunk in hand."""

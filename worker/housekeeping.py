@@ -50,6 +50,7 @@ class Rounds:
     stuck: Callable[[], list[int]]  # pids of children that make no progress
     overdue: Callable[[], frozenset[tuple[int, int]]]  # children that Celery's hard limit has killed
     check: Callable[[], None]  # looks at the board; may ask the worker to leave
+    tell: Callable[[Database], None]  # tells the ledger how the slots are, now and then; raises nothing
 
 
 class Housekeeper:
@@ -65,6 +66,7 @@ class Housekeeper:
         self._round_at: float = time.time()
         self._deaf_since: float | None = None
         self._complained: str | None = None
+        self._round_ended = False
         os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child)
         self._fork_held = False
 
@@ -75,6 +77,12 @@ class Housekeeper:
     def stop(self) -> None:
         """End them: a worker that is shutting down must not feed itself."""
         self._stopped.set()
+
+    def last_words(self, part: Callable[[Database], None]) -> None:
+        """At the very end, once more to the ledger, unless it did not answer lately: nobody waits for that."""
+        if self._complained is None and self._round_ended and self._lock.acquire(timeout=BUSY_S):
+            self._with_ledger(part)
+            self._lock.release()
 
     def _run(self) -> None:
         every_s = self._rounds.settings.feed_every_s
@@ -89,11 +97,12 @@ class Housekeeper:
             self._rounds.check()
             if not self._stopped.is_set():
                 self._look_at_clock()
-                self._with_ledger(self._sweep)
+                self._with_ledger(self._sweep_and_tell)
                 bells = self._with_ledger(self._feed)
                 # No connection is open while Redis is waited for, so that a fork meanwhile inherits none.
                 self._ring(bells)
                 self._complain(None)
+                self._round_ended = True
         except LedgerUnavailable as error:
             self._doubted_at = time.monotonic()
             self._complain(error.detail)
@@ -115,6 +124,10 @@ class Housekeeper:
             return part(database)
         finally:
             database.close()
+
+    def _sweep_and_tell(self, database: Database) -> None:
+        self._sweep(database)
+        self._rounds.tell(database)
 
     def _sweep(self, database: Database) -> None:
         settings = self._rounds.settings

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import redis
 from billiard import current_process
+from billiard.pool import EX_RECYCLE
 from celery import Celery
 from celery.worker import state
 from kombu.exceptions import KombuError
@@ -30,9 +31,12 @@ from worker.model_pool import LOAD_TRIES, find_model
 from worker.slots import plan_slots
 from worker.tasks import Office, judge_chunk
 from worker.telemetry import configure_logs, logger
+from worker.telling import Telling
 
 log = logger(__name__)
 EX_UNAVAILABLE = 69
+EXPECTED = frozenset({0, EX_RECYCLE})
+"""Exit statuses of a pool process that leaves as it should."""
 
 
 class Lifecycle:
@@ -44,6 +48,7 @@ class Lifecycle:
         self._workplace: Workplace | None = None
         self._office: Office | None = None
         self._housekeeper: Housekeeper | None = None
+        self._telling: Telling | None = None
         self._hostname = "worker"
         self._consumer: Any = None
         self._overdue: set[tuple[int, int]] = set()
@@ -99,6 +104,11 @@ class Lifecycle:
             os._exit(EX_UNAVAILABLE)
         self._office = open_office(self._workplace, current_process().index, worker=self._hostname)
 
+    def on_process_shutdown(self, pid: int, exitcode: int, **_: object) -> None:
+        """Pool process, when it leaves through Celery's own door; one that is killed or sick does not come here."""
+        if self._workplace is not None and exitcode in EXPECTED:
+            self._workplace.board.left(current_process().index, pid)
+
     def on_worker_ready(self, sender: Any, **_: object) -> None:
         """Main process: Redis answers and children are being made."""
         self._consumer = sender
@@ -108,6 +118,13 @@ class Lifecycle:
 
     def _keep_house(self) -> None:
         workplace = self._require()
+        self._telling = Telling(
+            workplace.board,
+            workplace.slots,
+            model=workplace.model.name,
+            worker=self._hostname,
+            every_s=self._settings.tell_every_s,
+        )
         rounds = Rounds(
             settings=self._settings,
             model=workplace.model.name,
@@ -119,6 +136,7 @@ class Lifecycle:
             stuck=self._stuck,
             overdue=lambda: frozenset(self._overdue),
             check=self._check_board,
+            tell=self._telling,
         )
         self._housekeeper = Housekeeper(rounds)
         self._housekeeper.start()
@@ -133,6 +151,8 @@ class Lifecycle:
     def on_shutdown(self, **_: object) -> None:
         """Main process, at the very end; a child's refusal decides the exit status, however Celery came to stop."""
         self._ready_file().unlink(missing_ok=True)
+        if self._housekeeper and self._telling:
+            self._housekeeper.last_words(self._telling.leave)
         refusal = self._refusal() if self._workplace else None
         if refusal is not None:
             sys.stderr.write(f"caption-audit: {refusal[1]}\n")
@@ -154,6 +174,7 @@ class Lifecycle:
         except BadMessage as error:
             log.warning("message dropped", reason=error.detail)
             return "dropped"
+        self._require().board.took(current_process().index, batch=message.batch, chunk=message.chunk)
         return judge_chunk(message, self._office).value
 
     def _check_board(self) -> None:

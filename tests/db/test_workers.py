@@ -36,7 +36,8 @@ JUDGING = SlotTold(
 def rounded(slot: SlotSeen) -> SlotSeen:
     ages = ("canary_age_s", "chunk_age_s", "up_s", "seen_age_s")
     told: dict[str, Any] = {name: getattr(slot, name) for name in ages}
-    return replace(slot, **{name: None if age is None else round(age, -1) for name, age in told.items()})
+    coarse: dict[str, Any] = {name: None if age is None else round(age, -1) for name, age in told.items()}
+    return replace(slot, **coarse)
 
 
 def test_a_worker_is_read_as_it_told_itself(database: Database) -> None:

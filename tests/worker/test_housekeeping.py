@@ -58,6 +58,7 @@ class Office:
             reconnect=lambda: None,
             stuck=list,
             overdue=frozenset,
+            tell=lambda database: None,
             check=self.check,
         )
 
