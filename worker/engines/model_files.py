@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.errors import ModelRefused
+from audit.models import NEEDED, WEIGHTS
 from worker.engines.canary import FILE as CANARY
 from worker.engines.canary import KnownAnswer, read_known_answers
 from worker.engines.ofa_spec import MAX_JSON_BYTES, OfaSpec, answers_file, read_json, read_spec
 from worker.engines.weights_file import WeightsFile, inspect_weights
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-TEXTS = ("configuration.json", "config.json", "vocab.json", "merges.txt")
 CHECKSUMS = "SHA256SUMS"
 CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 
@@ -115,7 +114,7 @@ def write_checksums(directory: Path) -> Path:
 
 def _used_files(directory: Path) -> list[str]:
     """The files that an answer depends on, in a fixed order; raises ModelRefused when one is missing."""
-    for file in TEXTS:
+    for file in NEEDED:
         _check_regular(directory, file)
     weights = [file for file in WEIGHTS if os.path.lexists(directory / file)]
     if not weights:
@@ -125,7 +124,7 @@ def _used_files(directory: Path) -> list[str]:
     configuration = read_json(directory / "configuration.json")
     answers = answers_file(configuration, directory / "configuration.json")
     # safetensors wins when both are there, as in modelscope.
-    return [*TEXTS, answers, weights[0]]
+    return [*NEEDED, answers, weights[0]]
 
 
 def _canary_files(directory: Path) -> list[str]:

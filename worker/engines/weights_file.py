@@ -18,21 +18,27 @@ BYTES_PER_ELEMENT = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsFile:
-    """Where the weights are. `shapes` maps tensor names to shapes; None for pickled files, which need torch to tell."""
+    """Where the weights are. `shapes` and `dtypes` are by tensor name; None for pickled files: only torch can tell.
+
+    Types are those of safetensors: F32, BF16 ...
+    """
 
     name: str
     shapes: Mapping[str, tuple[int, ...]] | None
+    dtypes: Mapping[str, str] | None
 
 
 def inspect_weights(path: Path) -> WeightsFile:
     """Say what the file holds; raises ModelRefused when it is cut off or malformed."""
     if path.suffix == ".safetensors":
-        return WeightsFile(name=path.name, shapes=_safetensors_shapes(path))
+        header = _safetensors_header(path)
+        shapes = _shapes(path, header)
+        return WeightsFile(name=path.name, shapes=shapes, dtypes={name: str(header[name]["dtype"]) for name in shapes})
     _check_pickled(path)
-    return WeightsFile(name=path.name, shapes=None)
+    return WeightsFile(name=path.name, shapes=None, dtypes=None)
 
 
-def _safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def _safetensors_header(path: Path) -> dict[str, Any]:
     """Read the header: 8 bytes of length, then JSON (https://github.com/huggingface/safetensors#format)."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -48,14 +54,14 @@ def _safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     if not isinstance(header, dict):
         raise _broken(path, "its header is not a JSON object")
     header.pop("__metadata__", None)
-    shapes, ends = {}, [0]
-    for name, entry in header.items():
-        shapes[name], end = _entry(path, name, entry)
-        ends.append(end)
-    expected = 8 + length + max(ends)
+    expected = 8 + length + max((_entry(path, name, entry)[1] for name, entry in header.items()), default=0)
     if size != expected:
         raise _broken(path, f"it has {size} bytes, but its header describes {expected}: truncated or overwritten")
-    return shapes
+    return header
+
+
+def _shapes(path: Path, header: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: _entry(path, name, entry)[0] for name, entry in header.items()}
 
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[tuple[int, ...], int]:
