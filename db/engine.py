@@ -35,6 +35,13 @@ a statement loses its lease.
 """
 
 
+SQL_NOW = {
+    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
+    "postgresql": "extract(epoch from clock_timestamp())::double precision",
+}
+"""What db_now() is in SQL, for statements that are written out."""
+
+
 class db_now(FunctionElement[float]):  # noqa: N801 - reads as SQL does
     """Seconds since the epoch by the database's clock, advancing inside a transaction too."""
 
@@ -44,12 +51,12 @@ class db_now(FunctionElement[float]):  # noqa: N801 - reads as SQL does
 
 @compiles(db_now, "sqlite")
 def _sqlite_now(*_: Any, **__: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
+    return SQL_NOW["sqlite"]
 
 
 @compiles(db_now, "postgresql")
 def _postgresql_now(*_: Any, **__: Any) -> str:
-    return "extract(epoch from clock_timestamp())::double precision"
+    return SQL_NOW["postgresql"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,14 +5,14 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from audit.verdict import Outcome, Verdict
 from db.codec import escape
 from db.death import recount
 from db.engine import Database, db_now
 from db.lease import Claim, no_holder
-from db.tables import ChunkState, chunks, judgements, outcomes, suspects
+from db.outcome_rows import REMEMBERED, insert_judgements, insert_outcomes
+from db.tables import ChunkState, chunks, suspects
 
 
 class Recorded(StrEnum):
@@ -57,29 +57,20 @@ def _record(connection: Connection, claim: Claim, results: Sequence[Outcome]) ->
 
 
 def _write(connection: Connection, claim: Claim, results: Sequence[Outcome]) -> None:
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    rows = [_row(claim, outcome) for outcome in results]
-    connection.execute(dialect.insert(outcomes).values(judged_at=db_now()).on_conflict_do_nothing(), rows)
+    rows = [own_values(claim, outcome) for outcome in results]
+    insert_outcomes(connection, shared_values(claim), rows)
     if claim.suspects:
         judged = [outcome.row for outcome in results if outcome.row in claim.suspects]
         connection.execute(delete(suspects).where(suspects.c.batch == claim.batch, suspects.c.row.in_(judged)))
-    # Sorted, so that two writers of the same keys cannot lock each other in opposite order.
-    fresh = sorted({row["content_key"]: row for row in rows if row["content_key"] and not row["cached"]}.items())
-    if fresh:
-        remembered = [{name: row[name] for name in ("content_key", "p_yes", "p_no", "p_maybe")} for _, row in fresh]
-        first_wins = dialect.insert(judgements).values(created_at=db_now()).on_conflict_do_nothing()
-        connection.execute(first_wins, remembered)
+    fresh = {row["content_key"]: row for row in rows if row["content_key"] and not row["cached"]}
+    insert_judgements(connection, [{name: row[name] for name in REMEMBERED} for row in fresh.values()])
 
 
-def _row(claim: Claim, outcome: Outcome) -> dict[str, Any]:
+def shared_values(claim: Claim) -> Mapping[str, Any]:
+    """Columns of `outcomes` that are the same in all that this claim records."""
     provenance = claim.claimant.provenance
     return {
         "batch": claim.batch,
-        "row": outcome.row,
-        **_result(claim, outcome),
-        "flags": " ".join(outcome.flags),
-        "image_sha256": outcome.image_sha256,
-        "cached": outcome.cached,
         "model": provenance.model,
         "model_revision": provenance.model_revision,
         "engine": provenance.engine,
@@ -87,13 +78,26 @@ def _row(claim: Claim, outcome: Outcome) -> dict[str, Any]:
         "device": provenance.device,
         "worker": provenance.worker,
         "attempt": claim.attempt,
+    }
+
+
+def own_values(claim: Claim, outcome: Outcome) -> Mapping[str, Any]:
+    """Columns of `outcomes` that are this one's own; the same ones, in the same order, for every outcome."""
+    return {
+        "row": outcome.row,
+        **_result(claim, outcome),
+        "flags": " ".join(outcome.flags),
+        "image_sha256": outcome.image_sha256,
+        "cached": outcome.cached,
         "decode_ms": outcome.stage_ms.get("decode"),
         "model_ms": outcome.stage_ms.get("model"),
     }
 
 
 def _result(claim: Claim, outcome: Outcome) -> Mapping[str, Any]:
-    empty = dict.fromkeys(("label", "p_yes", "p_no", "p_maybe", "failure_code", "failure_detail", "content_key"))
+    empty = dict.fromkeys(
+        ("label", "p_yes", "p_no", "p_maybe", "failure_code", "failure_detail", "content_key", "flagged")
+    )
     result = outcome.result
     if isinstance(result, Verdict):
         scores = result.scores
@@ -106,4 +110,4 @@ def _result(claim: Claim, outcome: Outcome) -> Mapping[str, Any]:
             "flagged": claim.policy.flags(result),
             "content_key": outcome.content_key,
         }
-    return {**empty, "failure_code": result.code, "failure_detail": escape(result.detail), "flagged": False}
+    return {**empty, "flagged": False, "failure_code": result.code, "failure_detail": escape(result.detail)}
