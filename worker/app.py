@@ -74,7 +74,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # The default of 4 s would kill each replacement child that loads a model for longer, for ever.
         "worker_proc_alive_timeout": settings.canary_limit_s,
         "worker_lost_wait": 2.0,
-        "worker_max_tasks_per_child": settings.max_tasks_per_child,
+        # A child leaves by itself when its turn has come (worker/recycling.py); this is for one whose turn never comes.
+        "worker_max_tasks_per_child": 2 * settings.max_tasks_per_child,
         # True would TERM every child on any blip of Redis; the ledger makes that pointless.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": False,

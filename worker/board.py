@@ -7,6 +7,7 @@ time and is read at leisure: no locks.
 import ctypes
 import mmap
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 MOST_SLOTS = 256
@@ -19,6 +20,7 @@ class _SlotState(ctypes.Structure):
         ("pid", ctypes.c_int64),
         ("ready", ctypes.c_int64),  # pid that judged the canary
         ("failed_loads", ctypes.c_int64),  # in a row
+        ("processes", ctypes.c_int64),  # that have had this slot so far
         ("working_since", ctypes.c_double),  # 0 between chunks; else when progress was last made
         # What follows is for people: the main process tells it to the ledger, and nothing is decided by it.
         ("batch", ctypes.c_int64),  # in hand; 0 for none
@@ -35,6 +37,7 @@ class _SlotState(ctypes.Structure):
     pid: int
     ready: int
     failed_loads: int
+    processes: int
     working_since: float
     batch: int
     chunk: int
@@ -108,11 +111,24 @@ class Board:
             state.deaths += 1
         state.pid, state.ready, state.working_since = pid, 0, 0.0
         state.batch = state.device_bytes = 0
+        state.processes += 1
+
+    def is_first(self, slot: int) -> bool:
+        """Whether nobody had the slot before the process that has it now."""
+        return int(self._page.slots[slot].processes) == 1
+
+    def leaving(self, slot: int) -> None:
+        """Child: about to make room for its replacement; `proved` takes it back."""
+        self._page.slots[slot].ready = 0
 
     def proved(self, slot: int, pid: int) -> None:
         """Child: the model is loaded and has judged the canary pair."""
         state = self._page.slots[slot]
         state.ready, state.failed_loads = pid, 0
+
+    def are_ready(self, slots: Iterable[int]) -> bool:
+        """Whether each of these slots has a process that has proved its model."""
+        return all(state.ready and state.ready == state.pid for state in map(self._page.slots.__getitem__, slots))
 
     def loaded(self, slot: int, *, revision: str, precision: str) -> None:
         """Child: what it has just loaded, and the canary passed."""

@@ -28,6 +28,7 @@ from worker.board import Board
 from worker.child import Workplace, open_office
 from worker.housekeeping import Housekeeper, Rounds
 from worker.model_pool import LOAD_TRIES, find_model
+from worker.recycling import Turn, leave_in_turn
 from worker.slots import plan_slots
 from worker.tasks import Office, judge_chunk
 from worker.telemetry import configure_logs, logger
@@ -51,8 +52,8 @@ class Lifecycle:
         self._telling: Telling | None = None
         self._hostname = "worker"
         self._consumer: Any = None
-        self._overdue: set[tuple[int, int]] = set()
         self._redis_known = False
+        self._overdue: set[tuple[int, int]] = set()
 
     def on_setup_logging(self, **_: object) -> None:
         """Keep Celery from configuring logs of its own."""
@@ -93,8 +94,8 @@ class Lifecycle:
             database.close()
         self._hostname = worker.hostname
         self._workplace = Workplace(settings=settings, model=model, slots=slots, board=Board())
-        # modelscope may want to install what a model folder asks for; it must not, and from nowhere.
         self._redis_known = self._look_at_redis()
+        # modelscope may want to install what a model folder asks for; it must not, and from nowhere.
         os.environ["PIP_NO_INDEX"] = "1"
         self._keep_house()  # before Redis answers: a model that does not load must end the worker all the same
 
@@ -102,7 +103,10 @@ class Lifecycle:
         """Pool process: get ready, or leave."""
         if self._workplace is None:
             os._exit(EX_UNAVAILABLE)
-        self._office = open_office(self._workplace, current_process().index, worker=self._hostname)
+        process = current_process()
+        self._office = open_office(self._workplace, process.index, worker=self._hostname)
+        workplace, most = self._workplace, self._settings.max_tasks_per_child
+        leave_in_turn(process, Turn(workplace.board, workplace.slots, number=process.index, most=most))
 
     def on_process_shutdown(self, pid: int, exitcode: int, **_: object) -> None:
         """Pool process, when it leaves through Celery's own door; one that is killed or sick does not come here."""

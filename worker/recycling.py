@@ -1,0 +1,70 @@
+"""When a pool process makes room for a fresh one: after so many chunks, and never two of a device at once.
+
+A replacement loads a model for seconds to minutes. Celery counts chunks alike for every process, so those of a device,
+which started together and work equally fast, would also be away together, and the device idle.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from billiard.pool import EX_RECYCLE
+
+from worker.board import Board
+from worker.slots import Slot
+from worker.telemetry import logger
+
+log = logger(__name__)
+
+
+class Turn:
+    """Says when the process of slot `number` may leave; `most` chunks is when it wants to."""
+
+    def __init__(self, board: Board, slots: Sequence[Slot], *, number: int, most: int) -> None:
+        device = slots[number % len(slots)].device
+        sharing = [slot.number for slot in slots if slot.device == device]
+        self._board = board
+        self._number = number
+        self._neighbours = [other for other in sharing if other != number]
+        # The first processes of a device start together: they leave at evenly spaced counts, and so do their followers.
+        place = sharing.index(number) + 1 if number in sharing else len(sharing)
+        self.count = -(-most * place // len(sharing)) if board.is_first(number) else most
+
+    def has_come(self, served: int) -> bool:
+        """Whether to leave now; when it says so, the board already shows the slot as not ready.
+
+        Counts drift (a death, a slower neighbour), so a process whose count is up still waits for neighbours that load.
+        """
+        if served < self.count:
+            return False
+        if not self._neighbours:
+            return True
+        # First tell, then look: of two that come here at the same moment at least one sees that the other leaves.
+        self._board.leaving(self._number)
+        if self._board.are_ready(self._neighbours):
+            return True
+        self._board.proved(self._number, os.getpid())
+        return False
+
+
+def leave_in_turn(process: Any, turn: Turn) -> None:
+    """Make this pool process leave when its turn has come, between two chunks, as if billiard had counted.
+
+    Call it in worker_process_init, before billiard's loop takes its `wait_for_job`. Raises AttributeError when the
+    process is none of billiard's.
+    """
+    pool_worker = process._target  # billiard.pool.Worker; nothing public leads to it
+    wait = pool_worker.wait_for_job
+    served = 0
+
+    def wait_for_job() -> Any:
+        nonlocal served
+        if turn.has_come(served):
+            log.info("worker process recycled", pid=os.getpid(), chunks=served)
+            sys.exit(EX_RECYCLE)  # billiard's own way out: results are flushed, the pool makes a replacement
+        request = wait()
+        served += request is not None
+        return request
+
+    pool_worker.wait_for_job = wait_for_job
