@@ -1,7 +1,132 @@
-"""The command health: does this host's worker prove that it can judge?"""
+"""The command health: does the worker of this host, or of this container, prove that it can judge?
+
+It asks nobody: it looks at what the main process wrote of itself in the last seconds, and whether the processes named
+there live. So it answers in a fraction of a second, and an outage of Redis or of the ledger, which a restart of the
+worker cannot end, does not make it unhealthy.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from ops.arguments import JsonOption, examples
+
+STALE_S = 60.0
+"""A main process writes once a second; while a ledger or a Redis hangs it writes within half of this."""
+CLOCK_S = 2.0
+"""Start times of processes are known to a hundredth of a second, but by a boot time that is rounded."""
+
+
+class Probe(StrEnum):
+    """What is asked."""
+
+    LIVE = "live"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSeen:
+    """A worker whose main process lives. `ready` counts slots whose process judged the canary pair, and lives."""
+
+    pid: int
+    model: str
+    slots: int
+    ready: int
+    silent_s: float  # since it last wrote
+    stopped: bool  # SIGSTOP, or a debugger
+
+    def wrong(self, probe: Probe, stale_s: float) -> str | None:
+        """Why the answer is no; None when it is yes. One ready slot is enough: others may be reloading just now."""
+        if self.stopped:
+            return f"worker {self.pid} is stopped"
+        if self.silent_s > stale_s:
+            return f"worker {self.pid} hangs: it has not told of itself for {self.silent_s:.0f} s"
+        if probe is Probe.READY and not self.ready:
+            return f"worker {self.pid} cannot judge: none of its {self.slots} slots has proved its model"
+        return None
+
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
+    app.command(
+        epilog=examples(
+            "caption-audit health", "caption-audit health --probe live", "caption-audit health --json | jq .workers"
+        )
+    )(health)
+
+
+def health(
+    probe: Annotated[
+        Probe, typer.Option(help="`live`: the main process runs and is heard of; `ready`: a slot has proved its model.")
+    ] = Probe.READY,
+    stale_after: Annotated[
+        float, typer.Option(min=5, max=3600, metavar="SECONDS", help="Silence after which a main process hangs.")
+    ] = STALE_S,
+    as_json: JsonOption = False,
+) -> int:
+    """Say whether the worker that runs here, for this AUDIT_HOME, lives and can judge; for health checks.
+
+    Exit status 0: every worker here does; 1: one does not, or there is none. A slot is ready once its process has
+    judged the canary pair, and as long as that process lives; a worker is ready with one such slot.
+    """
+    from audit.settings import read_settings
+
+    seen = list(workers_seen(read_settings().home, now=time.time()))
+    wrong = [reason for worker in seen if (reason := worker.wrong(probe, stale_after))]
+    if not seen:
+        wrong = ["no worker runs here"]
+    if as_json:
+        from ops.show import print_json
+
+        print_json(
+            {"probe": probe.value, "ok": not wrong, "wrong": wrong, "workers": [asdict(worker) for worker in seen]}
+        )
+    else:
+        print("; ".join(wrong or [_told(worker) for worker in seen]))
+    return 1 if wrong else 0
+
+
+def workers_seen(home: Path, *, now: float) -> Iterator[WorkerSeen]:
+    """Every worker of this AUDIT_HOME whose main process lives; `now` is in seconds since the epoch.
+
+    Files that a killed worker left behind are passed over, also when another process has its number by now.
+    """
+    import psutil
+
+    for path in sorted((home / "run").glob("worker-*.json")):
+        try:
+            wrote_at, told = path.stat().st_mtime, json.loads(path.read_text())
+            process = psutil.Process(int(told["pid"]))
+            if process.status() == psutil.STATUS_ZOMBIE or process.create_time() > wrote_at + CLOCK_S:
+                continue
+            yield WorkerSeen(
+                pid=process.pid,
+                model=str(told["model"]),
+                slots=int(told["slots"]),
+                ready=sum(_works(int(pid), process.pid) for pid in told["ready"].values()),
+                silent_s=round(max(0.0, now - wrote_at), 1),
+                stopped=process.status() == psutil.STATUS_STOPPED,
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, psutil.Error):
+            continue  # gone between two looks, or no file of ours
+
+
+def _works(pid: int, parent: int) -> bool:
+    """Whether a pool process lives; a number that another process has by now does not count."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return process.ppid() == parent and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False
+
+
+def _told(worker: WorkerSeen) -> str:
+    return f"worker {worker.pid}: {worker.ready} of {worker.slots} slots ready, model {worker.model}"
