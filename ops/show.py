@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ops.text import duration, iso, plain
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from db.queries import OutcomeRow, Progress
 
 COUNTS = ("submitted", "yes", "no", "maybe", "failed", "flagged", "cancelled", "remaining")
+NUMERIC = frozenset({"judged", "submitted", "flagged", "failed", "pairs/s", "left", "p_no", "p_yes", "p_maybe"})
 PIPE_WIDTH = 160
 """Columns of a table that goes to a file or a pipe, where there is no terminal to ask."""
 
@@ -120,13 +121,12 @@ def add_row(shown: "Table", *cells: str) -> None:
     shown.add_row(*(Text(plain(cell)) for cell in cells))
 
 
-def table(*names: str) -> "Table":
+def table(*names: str, numeric: Collection[str] = NUMERIC) -> "Table":
     """An empty table with these columns; numbers stand to the right."""
     from rich import box
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    numeric = {"judged", "submitted", "flagged", "failed", "pairs/s", "left", "p_no", "p_yes", "p_maybe"}
     for name in names:
         right = name in numeric
         made.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
