@@ -46,10 +46,12 @@ def broker_error(error: BaseException) -> BrokerUnavailable:
 
 def _refusal(reason: str) -> str:
     if "required" in reason:
-        return "Redis wants a password, and REDIS_URL has none: write redis://:PASSWORD@HOST:PORT/0"
+        return (
+            "Redis wants a password: write it in REDIS_URL (redis://:PASSWORD@HOST:PORT/0), or set AUDIT_REDIS_PASSWORD"
+        )
     if "without any password" in reason:
-        return "REDIS_URL has a password, and this Redis has none: set `requirepass` in its configuration"
-    return "Redis refuses the password, or the user, in REDIS_URL: mend it (special characters are written %XX)"
+        return "a password is given, and this Redis has none: set `requirepass` in its configuration"
+    return "Redis refuses the password, or the user: mend REDIS_URL or AUDIT_REDIS_PASSWORD"
 
 
 def _weaknesses(info: Mapping[str, Any]) -> list[str]:

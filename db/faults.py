@@ -29,9 +29,13 @@ REFUSED = (
     (
         r'password authentication failed for user "(.*)"',
         "wrong_password",
-        "PostgreSQL refuses the user {} or its password: mend DATABASE_URL (special characters are written %XX there)",
+        "PostgreSQL refuses the user {} or its password: mend DATABASE_URL or AUDIT_DATABASE_PASSWORD",
     ),
-    (r"no password supplied", "wrong_password", "PostgreSQL wants a password, and DATABASE_URL has none"),
+    (
+        r"no password supplied",
+        "wrong_password",
+        "PostgreSQL wants a password: write it in DATABASE_URL, or set AUDIT_DATABASE_PASSWORD",
+    ),
     (
         r'role "(.*)" does not exist',
         "no_role",
@@ -93,7 +97,9 @@ def _without_code(error: DBAPIError, reason: str) -> Exception:
             return UsageError("bad_setting", f"DATABASE_URL is not understood: {reason}")
         return _refusal(reason)
     if error.orig.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-        return LedgerRefused("not_a_ledger", "the ledger's file is not a database that SQLite can read: set AUDIT_HOME or DATABASE_URL")
+        return LedgerRefused(
+            "not_a_ledger", "the ledger's file is not a database that SQLite can read: set AUDIT_HOME or DATABASE_URL"
+        )
     return error if isinstance(error, WRONG_STATEMENT) else _away(reason)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import Connection, select, text
+from sqlalchemy.exc import DBAPIError
 
-from audit.errors import LedgerUnavailable
 from audit.pair import BatchId, Pair
 from audit.verdict import Failure
 from db.codec import pair_to_row, row_to_pair
@@ -100,8 +100,8 @@ def _copy(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
         with driver.cursor() as cursor, cursor.copy(f"COPY slice ({NAMES}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
-    except psycopg.OperationalError as error:
-        raise LedgerUnavailable("ledger_unavailable", f"the ledger does not answer: {error}") from error
+    except psycopg.Error as error:  # as SQLAlchemy would have raised it, for whoever retries and translates
+        raise DBAPIError.instance("COPY", None, error, psycopg.Error, hide_parameters=True) from error
     merge = f"INSERT INTO pairs ({NAMES}) SELECT {NAMES} FROM slice ORDER BY row ON CONFLICT (batch, id, conflict) DO NOTHING"  # noqa: S608, E501 - constants
     inserted = connection.execute(text(merge)).rowcount
     connection.execute(text("DROP TABLE slice"))

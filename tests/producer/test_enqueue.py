@@ -77,7 +77,7 @@ def test_a_wrong_password_is_refused_and_not_shown(own_redis: RedisServer) -> No
     """No waiting cures it: the operator is told what to mend, and a secret stays out of the message."""
     with own_redis.client() as client:
         client.config_set("requirepass", "secret-1")
-    logins = {own_redis.url: "REDIS_URL has none", with_login(own_redis.url, ":guess-1"): "refuses the password"}
+    logins = {own_redis.url: "Redis wants a password", with_login(own_redis.url, ":guess-1"): "refuses the password"}
     for url, words in logins.items():
         with pytest.raises(BrokerRefused, match=words) as caught:
             Bell(url).weaknesses()

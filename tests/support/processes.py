@@ -17,6 +17,8 @@ def environment(settings: Settings) -> dict[str, str]:
     told = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for name in settings.model_fields_set:
         value = getattr(settings, name)
+        if value is None:
+            continue
         text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         told[name.upper() if name in ("database_url", "redis_url") else f"AUDIT_{name.upper()}"] = text
     return told
