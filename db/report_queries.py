@@ -82,6 +82,7 @@ def report_statements(batch: BatchId, *, sqlite: bool, flagged: int) -> dict[str
 
 
 def _rows(connection: Connection, sql: str) -> Rows:
+    # As it is shown. No statement has a `%`, which the driver of PostgreSQL would take for a parameter.
     return [dict(row) for row in connection.exec_driver_sql(sql).mappings()]
 
 

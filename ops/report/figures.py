@@ -42,11 +42,13 @@ def _labels(report: Report) -> Figure:
     total = sum(values.values())
     shares = [[name, f"{value:,}", share(value, total)] for name, value in values.items()]
     title = "Labels and failures: " + ", ".join(f"{name} {value:,}" for name, value in values.items())
+    words = [f"{value:,} ({share(value, total)})" for value in values.values()]
+    svg = bars(values, words=words, colours=[name.lower() for name in values], title=title, inches_a_bar=0.46)
     return Figure(
         title="Labels",
         note="What the model answered, and how many pairs could not be judged.",
         key=(),
-        svg=Markup(bars(values, colours=[name.lower() for name in values], title=title)),  # noqa: S704 - our own drawing
+        svg=Markup(svg),  # noqa: S704 - our own drawing
         table=[["label", "pairs", "share of the judged"], *shares],
         sql=["counts"],
     )
@@ -105,12 +107,14 @@ def _failures(report: Report) -> Figure:
     rest = sum(codes.values()) - sum(drawn.values())
     if rest:
         drawn["all others"] = rest
+    words = [f"{pairs:,}" for pairs in drawn.values()]
     title = "Failures: " + ", ".join(f"{code} {pairs:,}" for code, pairs in drawn.items())
+    svg = bars(drawn, words=words, colours=["failed"] * len(drawn), title=title)
     return Figure(
         title="Failures by code",
         note="Pairs that could not be judged; examples are below.",
         key=(),
-        svg=Markup(bars(drawn, colours=["failed"] * len(drawn), title=title)),  # noqa: S704 - our own drawing
+        svg=Markup(svg),  # noqa: S704 - our own drawing
         table=[["code", "pairs"], *([code, f"{pairs:,}"] for code, pairs in codes.items())],
         sql=["failures"],
     )

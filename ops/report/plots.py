@@ -30,20 +30,22 @@ STYLE = {
 }
 
 
-def bars(values: Mapping[str, int], *, colours: Sequence[str], title: str) -> str:
-    """Horizontal bars, the first on top, each with its number; `colours` are names of COLOURS."""
+def bars(
+    values: Mapping[str, int], *, words: Sequence[str], colours: Sequence[str], title: str, inches_a_bar: float = 0.34
+) -> str:
+    """Horizontal bars, the first on top, each with its words behind it; `colours` are names of COLOURS."""
 
     def draw(axes: "Axes") -> None:
         places = range(len(values))
         drawn = axes.barh(places, list(values.values()), color=[COLOURS[name] for name in colours], height=0.62)
-        axes.bar_label(drawn, [f"{value:,}" for value in values.values()], padding=4)
+        axes.bar_label(drawn, words, padding=4)
         axes.set_yticks(places, list(values))
         axes.invert_yaxis()
-        axes.set_xlim(0, max(1, *values.values()) * 1.14)
+        axes.set_xlim(0, max(1, *values.values()) * 1.3)
         axes.set_xticks([])
         axes.spines[["top", "right", "bottom"]].set_visible(False)
 
-    return _drawn(draw, height_inches=0.5 + 0.34 * len(values), title=title)
+    return _drawn(draw, height_inches=0.5 + inches_a_bar * len(values), title=title)
 
 
 def histogram(
