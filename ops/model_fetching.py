@@ -63,12 +63,12 @@ class _Meter:
         self._told_at = time.monotonic()
         self._open = False
 
-    def update(self, file: str, done: int) -> None:
+    def update(self, file: str, done: int, size: int) -> None:
         now = time.monotonic()
         if self._quiet or (not self._terminal and now - self._told_at < EVERY_S):
             return
         self._told_at = now
-        line = one_line(f"{file} {done / 1e6:,.1f} MB")
+        line = one_line(f"{file} {done / 1e6:,.1f} of {size / 1e6:,.1f} MB")
         # \x1b[K wipes what a longer line left.
         print(f"\r{line}\x1b[K" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr)
         sys.stderr.flush()

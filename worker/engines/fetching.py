@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from audit.errors import Permanent, Unavailable
+from audit.errors import ModelRefused, Permanent, Unavailable
 from audit.models import RECORD, WEIGHTS, Installed, folder_of, installed, read_record
 from audit.settings import redact
 from worker.engines.convert import convert
@@ -152,17 +152,25 @@ def _finish(files: Path, offer: Offer, converted_from: Mapping[str, str]) -> str
 
 
 def _already_here(home: Path, offer: Offer) -> Installed | None:
-    """The complete revision that was made of this very listing."""
+    """The revision that was made of this very listing, if it is as whole as on the day it was fetched."""
     for one in installed(home, offer.hub_id):
-        if one.lacks is None and read_record(one.directory).get("listing") == offer.listing.digest:
+        if read_record(one.directory).get("listing") == offer.listing.digest and _is_whole(one):
             return one
     return None
+
+
+def _is_whole(one: Installed) -> bool:
+    """Hashes every byte, a second or two a gigabyte: a fetch must mend what `model verify` finds damaged."""
+    try:
+        return one.lacks is None and inspect_model(one.directory).revision == one.revision
+    except ModelRefused:
+        return False
 
 
 def _without_hub(home: Path, hub_id: str, asked: str, error: Unavailable) -> Fetched:
     """What was fetched of this id and revision before does; without it the error stands."""
     for one in installed(home, hub_id):
-        if one.lacks is None and one.asked == asked:
+        if one.asked == asked and _is_whole(one):
             return _present(one, hub_id, asked, note=f"the hub was not asked: {error.detail}")
     raise error
 

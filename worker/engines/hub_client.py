@@ -116,7 +116,7 @@ def _progress(client: Client) -> type[Any]:
 
         def end(self) -> None:
             self._told_at = time.monotonic()
-            client.tell(event="bytes", file=self.filename, done=self._done)
+            client.tell(event="bytes", file=self.filename, done=self._done, size=self.file_size)
 
     return Progress
 

@@ -13,8 +13,8 @@ from typing import IO, Any
 from audit.errors import AuditError, Permanent, Unavailable, UsageError
 from worker.engines.hub_listing import Listing, parse_listing
 
-Progress = Callable[[str, int], None]
-"""Called with a file's name and the bytes of it that are there; often, and from the calling thread."""
+Progress = Callable[[str, int, int], None]
+"""Called with a file's name, the bytes of it that are there and those that it has; often, from the calling thread."""
 NOT_FOR_THE_CHILD = ("AUDIT_", "DATABASE_URL", "REDIS_URL", "CELERY_")
 INTRA_CLOUD = "MODELSCOPE_DOWNLOAD_INTRA_CLOUD"
 MAX_LINE = 8_000_000
@@ -76,7 +76,7 @@ class HubProcess:
             if news["event"] == wanted:
                 return news
             if progress is not None:
-                progress(str(news["file"]), int(news["done"]))
+                progress(str(news["file"]), int(news["done"]), int(news["size"]))
 
     def _failure(self, kind: str, detail: str) -> AuditError:
         model, again = self._hub_id, "the same command goes on where it stood"

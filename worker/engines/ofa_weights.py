@@ -52,7 +52,9 @@ def _read(files: ModelFiles) -> dict[str, torch.Tensor]:
         raise ModelRefused("model_weights", f"{path}: cannot be read ({type(error).__name__}: {error})") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ModelRefused("model_weights", f"{path}: not a mapping of names to tensors")
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    # safetensors' tensors are views of one mapping of the file. Counters are copied: the model keeps them as they are,
+    # and one would hold all those gigabytes mapped after the weights have become bfloat16.
+    return {name: value.float() if value.is_floating_point() else value.clone() for name, value in state.items()}
 
 
 def _complete(files: ModelFiles, state: dict[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:

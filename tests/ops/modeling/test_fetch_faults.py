@@ -72,6 +72,17 @@ def test_bytes_that_stay_wrong_are_refused_and_not_kept(cli: Cli, hub: Hub, home
     fetched(cli)
 
 
+def test_a_damaged_model_is_fetched_again(cli: Cli, hub: Hub) -> None:
+    """What `model verify` finds broken must be mended by the command that it names, not called there already."""
+    told = fetched(cli)
+    weights = Path(told["directory"]) / WEIGHTS
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert cli("model", "verify", ID).returncode == 1
+    assert fetched(cli) == told
+    assert cli("model", "verify", ID).returncode == 0
+
+
 def test_a_hub_that_does_not_answer_is_unavailable(cli: Cli, hub: Hub) -> None:
     """Exit 69 and what to look at: network, proxy, mirror."""
     line = refused(cli, "model", "fetch", ID, status=69, MODELSCOPE_ENDPOINT="http://127.0.0.1:9", **PATIENCE)

@@ -119,3 +119,10 @@ def test_a_changed_file_is_not_loaded(model_dir: Path) -> None:
     edit_json(model_dir / "config.json", lambda config: config.update(dropout=0.5))
     with pytest.raises(ModelRefused, match="has changed"):
         load_ofa(files, device="cpu", precision="fp32")
+
+
+def test_converted_weights_do_not_keep_their_file_mapped(model_dir: Path) -> None:
+    """A worker in bfloat16 would count the 2 GB of OFA-large's float32 file as its own for all its life."""
+    engine = load_ofa(inspect_model(model_dir), device="cpu", precision="bf16")
+    assert str(model_dir) not in Path("/proc/self/maps").read_text()
+    del engine
