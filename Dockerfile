@@ -45,9 +45,11 @@ FROM python:3.11-slim
 LABEL org.opencontainers.image.title="caption-audit" \
       org.opencontainers.image.description="Bulk audit of image/caption pairs: Yes, No or Maybe, in SQL." \
       org.opencontainers.image.licenses="Apache-2.0"
-# The number is fixed, so that volumes keep their owner from image to image.
+# The number is fixed, so that volumes keep their owner from image to image. run/ is where a tmpfs goes when the root is
+# read-only; some engines give that the mode of the folder below it.
 RUN useradd --uid 10001 --create-home audit \
- && mkdir -p /var/lib/caption-audit/models && chown -R audit:audit /var/lib/caption-audit
+ && mkdir -p /var/lib/caption-audit/models && chown -R audit:audit /var/lib/caption-audit \
+ && mkdir -m 1777 /var/lib/caption-audit/run
 COPY --from=trimmed /opt/caption-audit /opt/caption-audit
 COPY --from=package /opt/package /opt/caption-audit
 ENV PATH=/opt/caption-audit/bin:$PATH AUDIT_HOME=/var/lib/caption-audit \

@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up themselves; they need Python 3.11 or 3.12, make and a network.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format parity clean
+.PHONY: help demo test compose-test check format parity clean
 SHELL := /bin/bash
 
 # The first Python that is 3.11 or 3.12 and can make virtual environments. PYTHON=... names another.
@@ -11,13 +11,19 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## Say what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 demo: .venv/installed ## Judge the sample pairs with the shipped model, end to end
 	@$(BIN)/caption-audit demo
 
 test: .venv/installed-dev ## Run the tests
 	@$(BIN)/python -m pytest
+
+# Another command that understands docker-compose.yml: make compose-test COMPOSE="podman-compose"
+COMPOSE ?= docker compose
+compose-test: ## Build and start docker-compose.yml, hurt it, count, take it down
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; name one with: make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@$(PYTHON) -m tests.compose --compose "$(COMPOSE)"
 
 check: .venv/installed-dev ## Lint, format, types, arrows, generated docs
 	$(BIN)/ruff check
