@@ -2,9 +2,14 @@
 
 import hashlib
 import json
+import os
+import pty
+import subprocess
 from pathlib import Path
 
-from tests.support.fetching import ID, PATIENCE, Cli, fetched, hashes, visible
+from audit.settings import DEMO_MODEL
+from tests.ops.conftest import COMMAND
+from tests.support.fetching import ID, PATIENCE, WEIGHTS, Cli, fetched, hashes, pickled, visible
 from tests.support.hub_server import HEAD, Hub
 
 
@@ -82,3 +87,28 @@ def test_a_hub_without_hashes_serves_too(cli: Cli, hub: Hub) -> None:
 def test_a_proxy_is_used(cli: Cli, hub: Hub) -> None:
     """HTTP_PROXY leads there: the hub here plays the proxy for a host that does not exist."""
     assert fetched(cli, MODELSCOPE_ENDPOINT="http://hub.invalid", HTTP_PROXY=hub.url, NO_PROXY="")["fresh"]
+
+
+def test_a_person_sees_how_far_it_is(hub: Hub, home: Path, environment: dict[str, str]) -> None:
+    """Two gigabytes take minutes: a terminal shows one line that grows, and what to do when it is there."""
+    files = hub.models[ID]["master"]
+    del files[WEIGHTS]
+    files["pytorch_model.bin"] = pickled(DEMO_MODEL)
+    size = f"{len(files['pytorch_model.bin']) / 1e6:,.1f}"
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "model", "fetch", ID],
+        env=environment,
+        cwd=home.parent,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    )
+    os.close(theirs)
+    told, _ = process.communicate(timeout=90)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert process.returncode == 0
+    assert f"pytorch_model.bin {size} of {size} MB" in shown
+    assert "converting pytorch_model.bin" in shown
+    assert f"export AUDIT_MODEL={ID}" in told
