@@ -85,6 +85,21 @@ class Settings(BaseSettings):
     max_caption_chars: Count = Field(4_000, description="Longest caption or premise, in characters.")
     max_line_bytes: Count = Field(1_000_000, description="Longest record of a manifest.")
 
+    flower_user: Annotated[str, Field(pattern=r"^[!-9;-~]{1,64}$")] = Field(
+        "audit", description="Who signs in to Flower; no colon."
+    )
+    flower_password: SecretStr | None = Field(
+        None, description="Flower's password, 8 ASCII characters or more. Default: one in AUDIT_HOME/flower-password."
+    )
+    flower_address: str = Field("127.0.0.1", description="Address that Flower listens on.")
+    flower_port: Annotated[int, Field(ge=1, le=65535)] = Field(5555, description="Port that Flower listens on.")
+    flower_url_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9/_-]{0,100}$")] = Field(
+        "", description="Path under which a proxy shows Flower."
+    )
+    flower_max_tasks: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        1_000, description="Chunks that Flower remembers, the newest."
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
     stub_load_s: float = Field(0.0, ge=0, description="Stub engine: seconds that loading takes.")
     stub_pair_s: float = Field(0.0, ge=0, description="Stub engine: seconds that a pair takes.")
@@ -131,6 +146,14 @@ class Settings(BaseSettings):
             if ":" in parts.netloc.rpartition("@")[0]:
                 raise ValueError(f"AUDIT_{name}_PASSWORD is set, but {name}_URL holds a password already")
         return self
+
+    @field_validator("flower_password")
+    @classmethod
+    def _can_be_typed(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value else "long enough"
+        if len(text) < 8 or not (text.isascii() and text.isprintable()):
+            raise ValueError("must be 8 printable ASCII characters or more")
+        return value
 
     @property
     def chunk_limits_s(self) -> tuple[float, float]:

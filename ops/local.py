@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import ClassVar
 from audit.errors import AuditError
 from audit.settings import Settings, redact
 from ops.children import child_of, clear_leftovers
+from ops.flower_process import FlowerBeside
 from ops.home_lock import HomeLock, only_one
 from ops.local_redis import LocalRedis
 from ops.text import duration
@@ -49,14 +51,15 @@ class Stopping:
 
 
 class LocalSystem:
-    """Redis (unless REDIS_URL is set) and one worker; `show` gets lines for people."""
+    """Redis (unless REDIS_URL is set), one worker and perhaps Flower; `show` gets lines for people."""
 
-    def __init__(self, settings: Settings, lock: HomeLock, *, show: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, lock: HomeLock, *, show: Callable[[str], None], flower: bool) -> None:
         self.settings = settings
         self.redis = None if settings.redis_url else LocalRedis(settings)
         self._lock = lock
         self._show = show
         self.worker: WorkerProcess | None = None
+        self.flower = FlowerBeside(settings, started=self._remember_flower, show=show) if flower else None
         self._wait_s = FIRST_WAIT_S
         self._start_at: float | None = None
 
@@ -71,6 +74,8 @@ class LocalSystem:
             self._lock.add(child_of("redis", self.redis.start()))
         _ensure_ledger(self.settings)
         self._start_worker()
+        if self.flower is not None:
+            self.flower.start()
 
     def tend(self) -> bool:
         """Look after the worker, often: restart it when it died. Returns whether it is ready to judge.
@@ -80,6 +85,8 @@ class LocalSystem:
         if self.redis is not None and self.redis.died():
             self._show("Redis ended unexpectedly; starting it again with what its file holds")
             self._lock.add(child_of("redis", self.redis.start()))
+        if self.flower is not None:
+            self.flower.tend()
         if self.worker is None:
             if self._start_at is not None and time.monotonic() >= self._start_at:
                 self._start_worker()
@@ -110,12 +117,17 @@ class LocalSystem:
                 time.sleep(POLL_S)
             self.worker.end()
             self._show_news()
+        if self.flower is not None:
+            self.flower.stop()
         if self.redis is not None:
             self.redis.stop()
 
     def _show_news(self) -> None:
         while self.worker is not None and self.worker.news:
             self._show(self.worker.news.popleft())
+
+    def _remember_flower(self, process: "subprocess.Popen[bytes]") -> None:
+        self._lock.add(child_of("flower", process))
 
     def _start_worker(self) -> None:
         self.worker, self._start_at = WorkerProcess(self.settings), None
@@ -124,7 +136,7 @@ class LocalSystem:
 
 @contextmanager
 def local_system(
-    settings: Settings, command: str, *, show: Callable[[str], None]
+    settings: Settings, command: str, *, show: Callable[[str], None], flower: bool = False
 ) -> Iterator[tuple[LocalSystem, Stopping]]:
     """A started system under the home's lock; stopped at the end, whatever happens.
 
@@ -134,7 +146,7 @@ def local_system(
     with only_one(settings.home, command) as lock:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, stopping)
-        system = LocalSystem(settings, lock, show=show)
+        system = LocalSystem(settings, lock, show=show, flower=flower)
         try:
             system.start()
             yield system, stopping
@@ -143,13 +155,13 @@ def local_system(
             system.stop(at_once=lambda: stopping.asked > max(asked, 1))
 
 
-def up(settings: Settings) -> int:
+def up(settings: Settings, *, flower: bool = True) -> int:
     """Run until Ctrl-C; returns the exit status. Raises what local_system and tend raise."""
 
     def show(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    with local_system(settings, "up", show=show) as (system, stopping):
+    with local_system(settings, "up", show=show, flower=flower) as (system, stopping):
         told = False
         show("starting: the worker loads its model")
         while not stopping.asked:
@@ -172,8 +184,18 @@ def listening(settings: Settings, system: LocalSystem) -> list[str]:
         f"  redis   {redis}",
         f"  ledger  {redact(settings.ledger_url)}",
         f"  logs    {settings.home / 'logs'}",
+        *_flower_line(settings, system),
         f"  next    {home_prefix(settings)}caption-audit submit FILE --watch   (another terminal; Ctrl-C here stops)",
     ]
+
+
+def _flower_line(settings: Settings, system: LocalSystem) -> list[str]:
+    from ops.flower_server import address, sign_in
+
+    if system.flower is None:
+        return []
+    where = system.flower.given_up and "not running"
+    return [f"  flower  {where or f'{address(settings)} ({sign_in(settings)})'}"]
 
 
 def home_prefix(settings: Settings) -> str:

@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
             "caption-audit workers --json | jq '.[] | select(.deaths > 0)'",
         )
     )(workers)
+    app.command(epilog=examples("caption-audit flower", "AUDIT_FLOWER_PORT=8080 caption-audit flower"))(flower)
 
 
 def queue(as_json: JsonOption = False, watch: WatchOption = False) -> int:
@@ -55,3 +56,15 @@ def workers(as_json: JsonOption = False, watch: WatchOption = False) -> int:
 
     with ledger() as (settings, database):
         return show(lambda: look_at_workers(settings, database), as_json=as_json, watch=watch)
+
+
+def flower() -> int:
+    """Show workers and chunks in a browser, with Flower, until Ctrl-C: http://127.0.0.1:5555/ unless set otherwise.
+
+    It asks for a user (AUDIT_FLOWER_USER) and a password: AUDIT_FLOWER_PASSWORD, or one that is made at the first start
+    and kept in AUDIT_HOME/flower-password. It shows and changes nothing. `caption-audit up` starts one by itself.
+    """
+    from audit.settings import read_settings
+    from ops.flower_server import serve
+
+    return serve(read_settings())

@@ -24,8 +24,10 @@ def worker() -> int:
     return run_worker(read_settings())
 
 
-def up() -> int:
-    """Run Redis (unless REDIS_URL is set) and a worker in this terminal, until Ctrl-C.
+def up(
+    flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Show workers and chunks in a browser.")] = True,
+) -> int:
+    """Run Redis (unless REDIS_URL is set), a worker and Flower in this terminal, until Ctrl-C.
 
     One at a time for an AUDIT_HOME: a second one refuses and says which process holds it. Nothing needs to be cleaned
     up after a crash or a kill: the next one just works.
@@ -33,7 +35,7 @@ def up() -> int:
     from audit.settings import read_settings
     from ops.local import up as run_up
 
-    return run_up(read_settings())
+    return run_up(read_settings(), flower=flower)
 
 
 def demo(pairs: Annotated[int, typer.Option(min=1, max=100_000, help="How many pictures to draw.")] = 320) -> int:

@@ -1,4 +1,4 @@
-"""The worker as a subprocess of `up`: started, watched, its log kept, its readiness and its last words read."""
+"""Subprocesses of `up`: started, watched, their logs kept, their last words read; and of the worker its readiness."""
 
 import json
 import logging
@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,11 +24,13 @@ EVENTS_SHOWN = frozenset({"worker ready"})
 LAST_WORDS = "caption-audit: "
 
 
-class WorkerProcess:
-    """One run of `caption-audit worker`. `news` are lines that a person should see, oldest first."""
+class LoggedProcess:
+    """One run of `caption-audit COMMAND`. `news` are lines that a person should see, oldest first."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, command: str, *, shown: Callable[[str], str | None]) -> None:
         self._settings = settings
+        self._log = settings.home / "logs" / f"{command}.log"
+        self._shown = shown
         self.news: deque[str] = deque(maxlen=1000)
         self.reason: str | None = None
         self.started_at = time.time()
@@ -35,7 +38,7 @@ class WorkerProcess:
         # The worker holds the reading end too: when `up` is killed, its last lines must not fail with a broken pipe.
         # Celery's handler of TERM prints, takes that error for a lost connection, and would never stop.
         self.process = children.start(
-            children.python_command("ops.cli", "worker"),
+            children.python_command("ops.cli", command),
             output=writing,
             environ=children.python_environment({"AUDIT_HOME": str(settings.home)}),
             keep=(reading,),
@@ -56,6 +59,36 @@ class WorkerProcess:
             self._reader.join(timeout=2.0)
         return status
 
+    def ask_to_stop(self) -> None:
+        """TERM: it finishes or gives back what it holds."""
+        with suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+
+    def end(self) -> None:
+        """KILL, with all its pool processes."""
+        children.kill(self.pid)
+        self.process.wait()
+
+    def _read(self, descriptor: int) -> None:
+        log = open_log(self._log)
+        with open(descriptor, "rb") as stream:
+            for raw in stream:
+                line = raw.decode(errors="replace").rstrip("\n")
+                log.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
+                if line.startswith(LAST_WORDS):
+                    self.reason = one_line(line.removeprefix(LAST_WORDS))
+                shown = self._shown(line)
+                if shown:
+                    # Not printed here: a terminal that was stopped with Ctrl-S must not stop the worker.
+                    self.news.append(shown)
+
+
+class WorkerProcess(LoggedProcess):
+    """One run of `caption-audit worker`."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, "worker", shown=human)
+
     def slots_ready(self) -> tuple[int, int]:
         """How many of its slots have proved their model by judging the canary pair, and how many there are."""
         path = self._settings.home / "run" / f"worker-{self.pid}.json"
@@ -71,29 +104,6 @@ class WorkerProcess:
         """Whether every slot can judge."""
         ready, slots = self.slots_ready()
         return 0 < slots <= ready
-
-    def ask_to_stop(self) -> None:
-        """TERM: it finishes or gives back what it holds."""
-        with suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-
-    def end(self) -> None:
-        """KILL, with all its pool processes."""
-        children.kill(self.pid)
-        self.process.wait()
-
-    def _read(self, descriptor: int) -> None:
-        log = open_log(self._settings.home / "logs" / "worker.log")
-        with open(descriptor, "rb") as stream:
-            for raw in stream:
-                line = raw.decode(errors="replace").rstrip("\n")
-                log.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
-                if line.startswith(LAST_WORDS):
-                    self.reason = one_line(line.removeprefix(LAST_WORDS))
-                shown = human(line)
-                if shown:
-                    # Not printed here: a terminal that was stopped with Ctrl-S must not stop the worker.
-                    self.news.append(shown)
 
 
 def human(line: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from tests.ops.conftest import COMMAND, Cli
+from tests.support.flower import FlowerSeen, free_port
 from tests.support.manifests import small_manifest
 from tests.support.waiting import wait_until
 
@@ -21,11 +23,13 @@ START_S = 60.0
 class Up:
     """A running `caption-audit up`."""
 
-    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+    def __init__(self, environment: dict[str, str], folder: Path, *arguments: str) -> None:
         self.home = Path(environment["AUDIT_HOME"])
         self.out, self.err = folder / f"up-{time.monotonic_ns()}.out", folder / f"up-{time.monotonic_ns()}.err"
         with self.out.open("wb") as out, self.err.open("wb") as err:
-            self.process = subprocess.Popen([*COMMAND, "up"], env=environment, cwd=folder, stdout=out, stderr=err)
+            self.process = subprocess.Popen(
+                [*COMMAND, "up", *arguments], env=environment, cwd=folder, stdout=out, stderr=err
+            )
 
     def ready(self) -> "Up":
         wait_until(self._ready, timeout_s=START_S, what="up to be ready")
@@ -36,7 +40,7 @@ class Up:
         return "caption-audit is up" in self.out.read_text()
 
     def children(self) -> dict[str, psutil.Process]:
-        """Redis and the worker, as the lock file names them."""
+        """Redis, the worker and Flower, as the lock file names them."""
         told = json.loads((self.home / "up.lock").read_text())
         alive = [child for child in told["children"] if psutil.pid_exists(child["pid"])]
         return {child["kind"]: psutil.Process(child["pid"]) for child in alive}
@@ -61,8 +65,8 @@ def stub(environment: dict[str, str], model_directory: Path) -> dict[str, str]:
 def start_up(stub: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Up]]:
     started: list[Up] = []
 
-    def start(**env: str) -> Up:
-        started.append(Up(stub | env, tmp_path))
+    def start(*arguments: str, **env: str) -> Up:
+        started.append(Up(stub | env, tmp_path, *(arguments or ("--no-flower",))))
         return started[-1]
 
     yield start
@@ -147,3 +151,64 @@ def test_a_worker_that_refuses_ends_up_with_its_status_and_reason(start_up: Call
     last = up.err.read_text().splitlines()[-1]
     assert last.startswith("caption-audit: the worker left with status 2: ")
     assert "configuration.json is missing" in last
+
+
+def flower_of(up: Up, port: int) -> FlowerSeen:
+    return FlowerSeen(port, user="audit", password=(up.home / "flower-password").read_text().strip())
+
+
+def test_up_shows_flower_and_says_how_to_sign_in(start_up: Callable[..., Up]) -> None:
+    """One command, one page; the password is in a file, and nowhere in the terminal or in the lists of processes."""
+    port = free_port()
+    up = start_up("--flower", AUDIT_FLOWER_PORT=str(port)).ready()
+    line = f"  flower  http://127.0.0.1:{port}/ (user audit, password in {up.home / 'flower-password'})"
+    assert line in up.out.read_text().splitlines()
+    flower = flower_of(up, port)
+    wait_until(flower.listens, timeout_s=START_S, what="Flower to listen")
+    assert (flower.ask("/")[0], flower.ask("/", Authorization="")[0]) == (200, 401)
+    children = up.children()
+    assert sorted(children) == ["flower", "redis", "worker"]
+    lines = [" ".join(child.cmdline()) for child in (*children.values(), psutil.Process(up.process.pid))]
+    told = [*lines, up.out.read_text(), up.err.read_text(), *(log.read_text() for log in (up.home / "logs").glob("*"))]
+    assert not any(flower.password in text for text in told)
+    assert up.end(signal.SIGINT) == 0
+    assert gone(children)
+    assert not flower.listens()
+
+
+def test_a_flower_that_dies_is_started_again_and_stops_no_judging(start_up: Callable[..., Up]) -> None:
+    """It is a window, not a wheel."""
+    port = free_port()
+    up = start_up("--flower", AUDIT_FLOWER_PORT=str(port)).ready()
+    before = up.children()
+    wait_until(lambda: flower_of(up, port).listens(), timeout_s=START_S, what="Flower to listen")
+    before["flower"].kill()
+    what = "Flower to be started again"
+    wait_until(
+        lambda: up.children().get("flower", before["flower"]).pid != before["flower"].pid, timeout_s=30, what=what
+    )
+    wait_until(lambda: flower_of(up, port).listens(), timeout_s=START_S, what="Flower to listen again")
+    assert "Flower ended with signal 9; starting it again in 1.0 s" in up.err.read_text()
+    assert up.children()["worker"].pid == before["worker"].pid
+    assert up.end(signal.SIGTERM) == 0
+
+
+def test_a_taken_port_costs_flower_and_nothing_else(
+    start_up: Callable[..., Up], cli: Cli, stub: dict[str, str], tmp_path: Path
+) -> None:
+    """5555 is a popular number; pairs are judged all the same."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        up = start_up("--flower", AUDIT_FLOWER_PORT=port).ready()
+        wait_until(lambda: "Flower cannot listen" in up.err.read_text(), timeout_s=START_S, what="the reason")
+        submitted = cli("submit", str(small_manifest(tmp_path, pairs=5)), "--watch", "--json", **stub)
+    assert json.loads(submitted.stdout)["state"] == "done"
+    told = [line for line in up.err.read_text().splitlines() if "Flower" in line]
+    assert len(told) == 1
+    assert told[0].startswith(
+        f"Flower cannot listen on 127.0.0.1:{port} (Address already in use): set AUDIT_FLOWER_PORT"
+    )
+    assert told[0].endswith("; judging goes on without it")
+    assert up.end(signal.SIGTERM) == 0
