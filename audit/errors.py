@@ -71,6 +71,12 @@ class OutOfDeviceMemory(EngineFault):
     """The micro-batch did not fit the device."""
 
 
+class DeviceTooSmall(EngineFault):
+    """The model does not fit the device, whatever the micro-batch; loading it again would not help."""
+
+    exit_status = 69
+
+
 class Unavailable(Transient):
     """A service that the command needs does not answer."""
 

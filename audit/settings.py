@@ -50,10 +50,10 @@ class Settings(BaseSettings):
         None, description="Password for a REDIS_URL without one; as it is, where a URL would need %-escapes."
     )
     engine: Literal["ofa", "stub"] = Field("ofa", description="`stub` answers without looking: for queue tests only.")
-    devices: str = Field("auto", description="`auto`, `cpu`, or a comma-separated list of CUDA indices or UUIDs.")
+    devices: str = Field("auto", description="`auto`, `cpu`, or CUDA devices with commas: numbers, UUIDs, MIG names.")
     slots_per_device: int = Field(0, ge=0, le=16, description="Worker processes a device; 0: 1 on CPU, 2 on a GPU.")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`auto`: fp32 on CPU, bf16 on CUDA.")
-    micro_batch: int = Field(0, ge=0, le=1024, description="Pairs a forward pass; 0: 1 on CPU, 32 on a GPU.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`auto`: fp32 on CPU, bf16 on a GPU that computes in it.")
+    micro_batch: int = Field(0, ge=0, le=1024, description="Pairs a forward pass; 0: 1 on CPU, measured on a GPU.")
     torch_threads: int = Field(0, ge=0, description="Threads a worker process; 0: the cores shared among the slots.")
     decode_threads: Count = Field(2, description="Threads a worker process that read and decode pictures.")
     cache: bool = Field(True, description="Reuse a judgement of the same picture, caption and model.")
@@ -102,6 +102,8 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
     stub_load_s: float = Field(0.0, ge=0, description="Stub engine: seconds that loading takes.")
+    stub_call_s: float = Field(0.0, ge=0, description="Stub engine: seconds that a pass takes, besides its pairs'.")
+    stub_device_pairs: int = Field(0, ge=0, description="Stub engine: pairs its device has memory for; 0: any number.")
     stub_pair_s: float = Field(0.0, ge=0, description="Stub engine: seconds that a pair takes.")
 
     @classmethod

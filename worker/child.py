@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
-from audit.errors import AuditError, LedgerUnavailable, ModelRefused
+from audit.errors import AuditError, DeviceTooSmall, LedgerUnavailable, ModelRefused
 from audit.holder import this_process
 from audit.settings import Settings
 from audit.verdict import Scores
@@ -25,6 +25,8 @@ from worker.telemetry import configure_logs, logger
 
 log = logger(__name__)
 EX_LOAD_FAILED = 71
+REFUSAL_WAIT_S = 10.0
+"""Longest that a child waits for the main process to read the board; housekeeping looks every AUDIT_FEED_EVERY_S."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +48,11 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
     try:
         return _open(workplace, slot, slot_number, worker)
     except ModelRefused as error:
-        board.refuse(error.exit_status, str(error))
-        _leave(f"model refused: {error}")
+        _refuse(board, error, "model refused")
     except BaseException as error:  # noqa: BLE001 - Celery would swallow it and serve tasks without a model
+        if isinstance(error, DeviceTooSmall) and board.is_first(slot_number):
+            # Before anybody judged here. A replacement may only have met a neighbour at its peak: that is tried again.
+            _refuse(board, error, "model does not fit")
         failures = board.load_failed(slot_number, str(error) if isinstance(error, AuditError) else repr(error))
         time.sleep(failures)  # backoff; a pool whose children die at once is one that Celery gives up, with status 1
         _leave(f"not ready: {error!r}")
@@ -117,6 +121,16 @@ def _watch_term(board: Board, asked: list[int]) -> None:
     asked.clear()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, handler)
+
+
+def _refuse(board: Board, error: AuditError, why: str) -> NoReturn:
+    """Tell the main process to end the worker, and wait for it: the pool would replace a child that left at once."""
+    board.refuse(error.exit_status, str(error))
+    give_up_at = time.monotonic() + REFUSAL_WAIT_S
+    while not board.draining and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+    time.sleep(1.0)  # Celery's loop looks once a second
+    _leave(f"{why}: {error}")
 
 
 def _leave(why: str) -> NoReturn:

@@ -9,15 +9,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from audit.errors import EngineFault, OutOfDeviceMemory, Permanent, PoisonedProcess
 from audit.pair import Pair
 from audit.verdict import Failure, Outcome, Scores, Verdict
+from worker.batching import MicroBatch
 from worker.captions import clean_premise, clean_text
+from worker.device_lock import DeviceLock
 from worker.engines.base import Engine, EngineCard, Question
 from worker.pictures import Pictures
+from worker.telemetry import logger
+
+log = logger(__name__)
+LAST_TRIES, PAUSE_S, ALONE_PATIENCE_S = 3, 0.5, 10.0
+"""A pair that alone is out of memory has so many tries with the device to itself: neighbours make room in a moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +36,8 @@ class Desk:
     prove: Callable[[Engine], None]
     remember: Callable[[str], Scores | None]
     max_caption_chars: int
-    micro_batch: int
+    micro_batch: MicroBatch
+    device: DeviceLock | None  # None where nobody competes for memory
     decoders: ThreadPoolExecutor
     decode_ahead: int
 
@@ -81,7 +90,7 @@ def judge_pairs(
             if not ahead:
                 return
             group = []
-            for _ in range(min(desk.micro_batch, len(ahead))):
+            for _ in range(min(desk.micro_batch.size, len(ahead))):
                 group.append(ahead.popleft().result())
                 progressed()
             yield settle(group, desk=desk)
@@ -143,28 +152,49 @@ def _outcome(one: Looked | Outcome, by_row: dict[Any, Outcome]) -> Outcome:
 
 
 def _ask(questions: Sequence[Question], *, desk: Desk) -> list[Verdict | Failure]:
-    """Ask together; when that fails, ask in halves, so that what does not fit or misbehaves is alone in the end."""
+    """Ask in micro-batches of the size that fits at the moment."""
+    answers: list[Verdict | Failure] = []
+    while len(answers) < len(questions):
+        done = len(answers)
+        answers += _ask_together(questions[done : done + desk.micro_batch.size], desk=desk)
+    return answers
+
+
+def _ask_together(questions: Sequence[Question], *, desk: Desk) -> list[Verdict | Failure]:
+    """Ask in one pass; when that fails, ask in halves, so that what does not fit or misbehaves is alone in the end."""
     problem: EngineFault | None = None
     try:
-        answers = desk.engine.judge(questions)
-        if len(answers) != len(questions):
-            raise EngineFault("engine_contract", f"{len(questions)} questions got {len(answers)} answers")
-        return [Verdict(scores=scores) for scores in answers]
+        answers = _pass(questions, desk=desk)
     except PoisonedProcess:
         raise
     except EngineFault as error:
         problem = error
+    else:
+        desk.micro_batch.fitted(len(questions))
+        return [Verdict(scores=scores) for scores in answers]
     # Outside of the except block: the exception's frames hold tensors, and with them the device's memory.
+    if isinstance(problem, OutOfDeviceMemory):
+        desk.engine.release_memory()
+        desk.micro_batch.did_not_fit(len(questions))
+        log.warning("micro-batch halved", pairs=len(questions), now=desk.micro_batch.size, most=desk.micro_batch.most)
     if len(questions) == 1:
         return [_alone(questions[0], problem, desk=desk)]
     half = len(questions) // 2
     return _ask(questions[:half], desk=desk) + _ask(questions[half:], desk=desk)
 
 
+def _pass(questions: Sequence[Question], *, desk: Desk) -> list[Scores]:
+    with desk.device.passing(desk.engine.release_memory) if desk.device else nullcontext():
+        answers = desk.engine.judge(questions)
+    if len(answers) != len(questions):
+        raise EngineFault("engine_contract", f"{len(questions)} questions got {len(answers)} answers")
+    return answers
+
+
 def _alone(question: Question, problem: EngineFault, *, desk: Desk) -> Verdict | Failure:
     """A single pair that the engine failed on: blame it only when the engine still judges the canary."""
     if isinstance(problem, OutOfDeviceMemory):
-        return Failure(code="out_of_device_memory", detail=f"the pair alone does not fit the device: {problem.detail}")
+        return _with_the_device_alone(question, problem, desk=desk)
     desk.prove(desk.engine)  # raises EngineFault: the engine is sick, and the pair innocent
     try:
         return Verdict(scores=desk.engine.judge([question])[0])
@@ -172,6 +202,21 @@ def _alone(question: Question, problem: EngineFault, *, desk: Desk) -> Verdict |
         raise
     except EngineFault as error:
         return Failure(code="engine_failed", detail=error.detail)
+
+
+def _with_the_device_alone(question: Question, problem: OutOfDeviceMemory, *, desk: Desk) -> Verdict | Failure:
+    """The last tries, while the neighbours wait and give back what they have cached."""
+    detail = problem.detail
+    if desk.device is not None:
+        with desk.device.alone(patience_s=ALONE_PATIENCE_S):
+            for number in range(LAST_TRIES):
+                time.sleep(number * PAUSE_S)
+                try:
+                    return Verdict(scores=desk.engine.judge([question])[0])
+                except OutOfDeviceMemory as error:
+                    detail = error.detail
+                desk.engine.release_memory()
+    return Failure(code="out_of_device_memory", detail=f"the pair alone does not fit the device: {detail}")
 
 
 def content_key(image_sha256: str, caption: str, premise: str | None, card: EngineCard) -> str:

@@ -26,6 +26,7 @@ from db.feed import Doorbell
 from db.schema import ensure_schema, patiently
 from worker.board import Board
 from worker.child import Workplace, open_office
+from worker.devices import check_devices
 from worker.housekeeping import Housekeeper, Rounds
 from worker.model_pool import LOAD_TRIES, find_model
 from worker.recycling import Turn, leave_in_turn
@@ -81,6 +82,8 @@ class Lifecycle:
             raise AuditError("bad_pool", "judging needs the prefork pool: leave -P / --pool away")
         slots = plan_slots(settings, os.environ)
         worker.concurrency = len(slots)
+        if settings.engine != "stub":
+            check_devices(slots, os.environ)
         model = find_model(settings)
         database = open_database(settings.ledger_url)
         limit_s = settings.start_wait_s

@@ -6,25 +6,32 @@ The parent never imports torch: a parent that had started CUDA or torch's thread
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from audit.errors import DeviceTooSmall, OutOfDeviceMemory
 from audit.models import model_directory
 from audit.settings import Settings
 from audit.verdict import Scores
 from db.lease import Provenance
+from worker.batching import MicroBatch
+from worker.device_lock import DeviceLock, lock_folder
 from worker.engines.base import Engine
+from worker.engines.micro_batch import LIMIT_S, search
 from worker.judging import Desk
-from worker.slots import Slot
+from worker.micro_batch_file import key_of, read_size, write_found
+from worker.slots import SLOTS_A_GPU, Slot
 from worker.telemetry import logger
 
 if TYPE_CHECKING:
     from worker.engines.model_files import ModelFiles
 
 log = logger(__name__)
-GPU_MICRO_BATCH = 32
+SEARCH_PATIENCE_S = 3 * LIMIT_S
+"""Longest that a process waits while another one measures on the same device; then it measures by itself."""
 LOAD_TRIES = 3
 """Failed loads of one slot in a row after which the worker leaves with exit status 69."""
 
@@ -47,7 +54,10 @@ def find_model(settings: Settings) -> Model:
 
 
 def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
-    """Load in this process, on the slot's device, and judge the canary pair. Raises ModelRefused or EngineFault."""
+    """Load in this process, on the slot's device, and judge the canary pair. Raises ModelRefused or EngineFault.
+
+    DeviceTooSmall, an EngineFault, says that trying again is no use.
+    """
     from worker.engines.canary import prove
 
     began = time.monotonic()
@@ -57,15 +67,23 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
     if model.files is None:
         from worker.engines.stub import load_stub
 
-        engine: Engine = load_stub(load_s=settings.stub_load_s, pair_s=settings.stub_pair_s)
+        engine: Engine = load_stub(
+            load_s=settings.stub_load_s,
+            call_s=settings.stub_call_s,
+            pair_s=settings.stub_pair_s,
+            device_pairs=settings.stub_device_pairs,
+            device=slot.device,
+        )
     else:
         from worker.engines.model_files import check_unchanged
         from worker.engines.ofa import load_ofa
 
         check_unchanged(model.files)
         set_threads(slot.threads)
-        engine = load_ofa(model.files, device=slot.torch_device, precision=precision_of(settings, slot))
-    prove(engine)
+        with _fitting(slot):
+            engine = load_ofa(model.files, device=slot.torch_device, precision=precision_of(settings, slot))
+    with _fitting(slot):
+        prove(engine)
     took_s = round(time.monotonic() - began, 2)
     card = engine.card
     log.info(
@@ -81,10 +99,17 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
 
 
 def precision_of(settings: Settings, slot: Slot) -> Literal["fp32", "bf16"]:
-    """bfloat16 on CUDA, float32 on CPU, unless the operator says otherwise."""
+    """bfloat16 on CUDA (where the device computes in it), float32 on CPU, unless the operator says otherwise."""
     if settings.precision != "auto":
         return settings.precision
-    return "fp32" if slot.device == "cpu" else "bf16"
+    if slot.device == "cpu":
+        return "fp32"
+    import torch
+
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    log.warning("bf16 not supported", slot=slot.number, device=slot.device, instead="fp32")
+    return "fp32"
 
 
 def provenance_of(engine: Engine, model: Model, *, worker: str, slot: Slot) -> Provenance:
@@ -100,20 +125,60 @@ def provenance_of(engine: Engine, model: Model, *, worker: str, slot: Slot) -> P
 
 
 def make_desk(engine: Engine, settings: Settings, slot: Slot, remember: Callable[[str], Scores | None]) -> Desk:
-    """The engine with its decode threads, as big a micro-batch as the device likes, and the cache."""
+    """The engine with its decode threads, as big a micro-batch as the device likes, and the cache.
+
+    May measure for some seconds. Raises DeviceTooSmall when not even one pair fits beside the model.
+    """
     from worker.engines.canary import prove
 
-    # On CPU a batch only costs memory and cache misses (measured: batch 1 is best); a GPU needs many pairs at once.
-    micro_batch = settings.micro_batch or (1 if slot.device == "cpu" else GPU_MICRO_BATCH)
+    lock = None if slot.device == "cpu" else DeviceLock(lock_folder(settings.home), engine.hardware.device_id)
+    with _fitting(slot):
+        micro_batch = _micro_batch(engine, settings, slot, lock)
     return Desk(
         engine=engine,
         prove=prove,
         remember=remember,
         max_caption_chars=settings.max_caption_chars,
-        micro_batch=micro_batch,
+        micro_batch=MicroBatch(micro_batch),
+        device=lock,
         decoders=ThreadPoolExecutor(max_workers=settings.decode_threads, thread_name_prefix="decode"),
         decode_ahead=micro_batch + 2 * settings.decode_threads,
     )
+
+
+def _micro_batch(engine: Engine, settings: Settings, slot: Slot, lock: DeviceLock | None) -> int:
+    """What the operator says; one on CPU; else what was measured here before, or is measured now."""
+    if settings.micro_batch:
+        return settings.micro_batch
+    if lock is None:
+        return 1  # on CPU a batch only costs memory and cache misses (measured: batch 1 is best)
+    slots = settings.slots_per_device or SLOTS_A_GPU
+    key = key_of(engine, slots=slots)
+    known = read_size(settings.home, key)
+    if known is not None:
+        return known
+    with lock.searching(patience_s=SEARCH_PATIENCE_S):
+        known = read_size(settings.home, key)  # a neighbour may have measured meanwhile
+        if known is not None:
+            return known
+        found = search(engine, slots=slots)
+        write_found(settings.home, key, found)
+    tried = {trial.size: trial.pairs_a_s and round(trial.pairs_a_s, 1) for trial in found.trials}
+    log.info("micro-batch measured", slot=slot.number, chosen=found.size, pairs_a_s=tried, ended=found.ended)
+    return found.size
+
+
+@contextmanager
+def _fitting(slot: Slot) -> Iterator[None]:
+    """Out of memory before any pair is judged means that the model does not fit: said in one line, with the cure."""
+    try:
+        yield
+    except (DeviceTooSmall, OutOfDeviceMemory) as error:
+        raise DeviceTooSmall(
+            "device_too_small",
+            f"the model does not fit device {slot.device}: {error.detail}. Free the device, set "
+            "AUDIT_SLOTS_PER_DEVICE=1 or AUDIT_PRECISION=bf16, or take a smaller model",
+        ) from None
 
 
 def set_threads(threads: int) -> None:

@@ -40,6 +40,8 @@ class Slot:
         # torch, OpenMP and tokenizers would each start a thread a core in every process otherwise.
         return {
             "CUDA_VISIBLE_DEVICES": visible,
+            # Or CUDA would number the fastest device 0, and nvidia-smi another one.
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "OMP_NUM_THREADS": str(self.threads),
             "MKL_NUM_THREADS": str(self.threads),
             # OpenMP's threads spin while they wait for each other. When another process has one of the cores they wait
@@ -69,6 +71,8 @@ def plan_slots(settings: Settings, environ: Mapping[str, str], *, nvidia: Path =
 def _devices(wanted: str, environ: Mapping[str, str], nvidia: Path) -> list[str]:
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     offered = None if visible is None else [entry.strip() for entry in visible.split(",") if entry.strip()]
+    if offered is not None:
+        offered = _until_nothing(offered)
     if wanted == "cpu":
         return ["cpu"]
     if wanted == "auto":
@@ -85,3 +89,9 @@ def _devices(wanted: str, environ: Mapping[str, str], nvidia: Path) -> list[str]
         if offered is not None and entry not in offered:
             raise UsageError("bad_setting", f"AUDIT_DEVICES names {entry}, which CUDA_VISIBLE_DEVICES does not offer")
     return chosen
+
+
+def _until_nothing(offered: list[str]) -> list[str]:
+    """As CUDA reads the list: -1 and NoDevFiles (Slurm) are no device, and nothing after them counts."""
+    ends = [index for index, entry in enumerate(offered) if entry in ("-1", "NoDevFiles")]
+    return offered[: ends[0]] if ends else offered

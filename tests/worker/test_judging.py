@@ -3,17 +3,20 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.errors import EngineFault, PoisonedProcess
+from audit.errors import EngineFault, OutOfDeviceMemory, PoisonedProcess
 from audit.pair import Pair, Row
 from audit.settings import read_settings
 from audit.verdict import Failure, Outcome, Scores, Verdict
 from tests.support.manifests import draw
-from worker.engines.base import Engine, EngineCard
+from worker.batching import MicroBatch
+from worker.device_lock import DeviceLock
+from worker.engines.base import Engine, EngineCard, Question
 from worker.engines.canary import prove
 from worker.engines.stub import StubEngine
 from worker.judging import Desk, content_key, judge_pairs
@@ -35,13 +38,20 @@ def decoders() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def desk(decoders: ThreadPoolExecutor, *, micro_batch: int = 4, remembered: dict[str, Scores] | None = None) -> Desk:
+def desk(
+    decoders: ThreadPoolExecutor,
+    *,
+    micro_batch: int = 4,
+    remembered: dict[str, Scores] | None = None,
+    device: DeviceLock | None = None,
+) -> Desk:
     return Desk(
         engine=StubEngine(),
         prove=prove,
         remember=(remembered or {}).get,
         max_caption_chars=4000,
-        micro_batch=micro_batch,
+        micro_batch=MicroBatch(micro_batch),
+        device=device,
         decoders=decoders,
         decode_ahead=micro_batch + 2,
     )
@@ -132,6 +142,72 @@ def test_stopping_keeps_what_is_judged(folder: Path, decoders: ThreadPoolExecuto
             )
         )
     assert [[outcome.row for outcome in some] for some in got] == [[0, 1], [2, 3]]
+
+
+class Counting(StubEngine):
+    """A stub with room for three pairs that notes the size of every pass."""
+
+    def __init__(self) -> None:
+        super().__init__(device_pairs=3)
+        self.passes: list[int] = []
+
+    def judge(self, questions: Sequence[Question]) -> list[Scores]:
+        self.passes.append(len(questions))
+        return super().judge(questions)
+
+
+def with_engine(at: Desk, engine: Engine) -> Desk:
+    return Desk(**{name: getattr(at, name) for name in Desk.__slots__} | {"engine": engine})
+
+
+def test_a_micro_batch_that_did_not_fit_is_not_tried_again_at_once(folder: Path, decoders: ThreadPoolExecutor) -> None:
+    """The smaller size sticks: every failed pass costs as much as a good one, and empties the cache."""
+    engine = Counting()
+    outcomes = judged(
+        pairs(*[("red.png", f"a dog {number}") for number in range(20)]),
+        folder,
+        with_engine(desk(decoders, micro_batch=8), engine),
+    )
+    assert engine.passes == [8, 4, *[2] * 8, 4, *[2] * 2]
+    assert engine.releases == 3
+    assert all(isinstance(outcome.result, Verdict) for outcome in outcomes)
+
+
+def test_the_last_try_has_the_device_to_itself(folder: Path, decoders: ThreadPoolExecutor, tmp_path: Path) -> None:
+    """What a neighbour has cached is memory too: it gives it back and waits, and the pair is judged after all."""
+    roomy = Event()
+
+    class Crowded(StubEngine):
+        def judge(self, questions: Sequence[Question]) -> list[Scores]:
+            if not roomy.is_set():
+                raise OutOfDeviceMemory("out_of_device_memory", "the neighbour has it all")
+            return super().judge(questions)
+
+    ended = Event()
+
+    def neighbour() -> None:
+        lock = DeviceLock(tmp_path, "GPU-1")
+        while not ended.is_set():
+            with lock.passing(roomy.set):
+                pass
+
+    at = with_engine(desk(decoders, micro_batch=1, device=DeviceLock(tmp_path, "GPU-1")), Crowded())
+    with ThreadPoolExecutor(max_workers=1) as other:
+        other.submit(neighbour)
+        try:
+            (outcome,) = judged(pairs(("red.png", "stub:yes")), folder, at)
+        finally:
+            ended.set()
+    assert codes([outcome]) == ["Yes"]
+
+
+def test_a_pair_that_never_fits_is_blamed_alone_after_the_last_tries(
+    folder: Path, decoders: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    """It ends as a failure that says so, and its neighbours get their verdicts."""
+    at = desk(decoders, micro_batch=4, device=DeviceLock(tmp_path, "GPU-1"))
+    chunk = pairs(("red.png", "stub:yes"), ("red.png", "stub:oom>0"), ("red.png", "stub:no"))
+    assert codes(judged(chunk, folder, at)) == ["Yes", "out_of_device_memory", "No"]
 
 
 CARD = EngineCard(engine="e", model="m", revision="r", precision="p", device="d", prompt="q", preprocessing="x")

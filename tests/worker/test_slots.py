@@ -16,7 +16,9 @@ def devices(environ: dict[str, str], nvidia: Path, **settings: object) -> list[s
 def test_without_a_gpu_there_is_one_slot_on_cpu(tmp_path: Path) -> None:
     """Sane defaults: nothing to set on a laptop."""
     assert devices({}, tmp_path) == ["cpu"]
-    assert devices({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == ["cpu"]
+    for nothing in ("", "-1", "NoDevFiles"):
+        assert devices({"CUDA_VISIBLE_DEVICES": nothing}, tmp_path) == ["cpu"]
+    assert devices({"CUDA_VISIBLE_DEVICES": "2,-1,3"}, tmp_path, slots_per_device=1) == ["2"], "as CUDA reads it"
 
 
 def test_every_gpu_gets_two_slots_in_turn(tmp_path: Path) -> None:
@@ -49,6 +51,7 @@ def test_a_slot_hides_the_other_devices_and_shares_the_cores(tmp_path: Path) -> 
     )[3]
     assert slot.environment() == {
         "CUDA_VISIBLE_DEVICES": "",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "OMP_NUM_THREADS": "3",
         "MKL_NUM_THREADS": "3",
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -36,12 +36,49 @@ class EngineCard:
     preprocessing: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """What an engine computes on; a measured speed belongs to `name`, memory and software, a lock to `device_id`."""
+
+    name: str
+    device_id: str
+    memory_bytes: int
+    software: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMemory:
+    """Bytes: the device's own total and free ones; this process's weights, all it has reserved, and the most so far.
+
+    The peak counts from the last release_memory() on.
+    """
+
+    total_bytes: int
+    free_bytes: int
+    weights_bytes: int
+    reserved_bytes: int
+    peak_bytes: int
+
+
 class Engine(Protocol):
     """Same length, same order: one Scores a question."""
 
     @property
     def card(self) -> EngineCard:
         """What was loaded, for the ledger, the logs and the cache."""
+        ...
+
+    @property
+    def hardware(self) -> Hardware:
+        """What it computes on."""
+        ...
+
+    def memory(self) -> DeviceMemory | None:
+        """Return the device's memory as it is now; None where it is not worth counting."""
+        ...
+
+    def release_memory(self) -> None:
+        """Give cached memory back to the device. Not for an except block: the error's frames hold tensors."""
         ...
 
     def text_flags(self, caption: str, premise: str | None) -> tuple[str, ...]:

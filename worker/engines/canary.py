@@ -55,7 +55,7 @@ def prove(engine: Engine) -> None:
 
     Unsound scores (not finite, not summing to 1) cannot be made into Scores at all: engines raise EngineFault.
     """
-    picture = engine.prepare(_draw())
+    picture = engine.prepare(draw_canary())
     question = Question(image=picture, caption=CAPTION)
     neighbour = Question(image=picture, caption=LONGER_CAPTION)
     alone = engine.judge([question])[0]
@@ -80,7 +80,8 @@ def _apart(left: Scores, right: Scores) -> float:
     return max(abs(left.p_yes - right.p_yes), abs(left.p_no - right.p_no), abs(left.p_maybe - right.p_maybe))
 
 
-def _draw() -> Any:
+def draw_canary() -> Any:
+    """Return the canary's picture: a red circle on white."""
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", (120, 90), "white")

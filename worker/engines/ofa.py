@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from audit.errors import AuditError, BadCaption, EngineFault, OutOfDeviceMemory, PoisonedProcess
+from audit.errors import AuditError, BadCaption, EngineFault
 from audit.verdict import Label, Scores
-from worker.engines.base import EngineCard, Question
+from worker.engines.base import DeviceMemory, EngineCard, Hardware, Question
 from worker.engines.model_files import ModelFiles, check_unchanged
+from worker.engines.ofa_device import bytes_of, check_room, fault_of, hardware_of, memory_of, release
 from worker.engines.ofa_text import CLEAN_UP, EOS, PAD, Reader, clean, is_blank
 from worker.engines.ofa_weights import build_model
 
@@ -36,7 +37,7 @@ class Logits(NamedTuple):
 def load_ofa(files: ModelFiles, *, device: str, precision: Precision) -> "OfaEngine":
     """Load an inspected model; raises ModelRefused when its files have changed or its weights do not fit.
 
-    Raises OutOfDeviceMemory or PoisonedProcess when the device does not take it.
+    Raises DeviceTooSmall, OutOfDeviceMemory or PoisonedProcess when the device does not take it.
 
     `device` is `cpu` or `cuda` (the process sees one device alone). Call it in the process that judges: a fork after
     torch has run threads hangs in the child.
@@ -49,7 +50,7 @@ def load_ofa(files: ModelFiles, *, device: str, precision: Precision) -> "OfaEng
     try:
         return OfaEngine(files, reader, model, device=device, precision=precision)
     except RuntimeError as error:
-        fault = _fault(error)
+        fault = fault_of(error)
     raise fault
 
 
@@ -78,11 +79,23 @@ class OfaEngine:
         # The decoder then returns what it would project: one position and three columns of 59,457 are wanted.
         projection = model.decoder.output_projection.weight[list(spec.label_ids)].clone()
         model.decoder.output_projection = None
+        self._weights_bytes = bytes_of(model, self._dtype)
+        check_room(self._weights_bytes, self.memory())
+        self.hardware: Hardware = hardware_of(self._device)
         self._model = model.to(self._device, self._dtype)
-        self._projection = projection.to(self._device, self._dtype)
+        # In float32 whatever the rest is: bfloat16 would round a logit near 8 to steps of 1/16, and it costs nothing.
+        self._projection = projection.to(self._device, torch.float32)
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(spec.mean, device=self._device).view(shape)
         self._std = torch.tensor(spec.std, device=self._device).view(shape)
+
+    def memory(self) -> DeviceMemory | None:
+        """Return the device's memory as it is now; None on CPU."""
+        return memory_of(self._device, weights_bytes=self._weights_bytes)
+
+    def release_memory(self) -> None:
+        """Give what torch has cached back to the device."""
+        release(self._device)
 
     def text_flags(self, caption: str, premise: str | None) -> tuple[str, ...]:
         """Return `caption_truncated`, `premise_truncated` or nothing.
@@ -126,9 +139,9 @@ class OfaEngine:
         fault: AuditError | None = None
         try:
             ids = self._ids(questions)
-            rows = self._forward(ids, self._pixels(questions)).float().tolist()
+            rows = self._forward(ids, self._pixels(questions)).tolist()
         except RuntimeError as error:
-            fault = _fault(error)
+            fault = fault_of(error)
         if fault is not None:
             # Outside the except block: the error's frames hold the batch's tensors until it is forgotten.
             raise fault
@@ -170,7 +183,8 @@ class OfaEngine:
             src_pos_embed=encoded.position_embedding,
         ).last_hidden_state
         last = ids.eq(EOS).int().argmax(dim=1) - 1
-        logits: torch.Tensor = hidden[torch.arange(len(ids), device=ids.device), last] @ self._projection.T
+        read = hidden[torch.arange(len(ids), device=ids.device), last].float()
+        logits: torch.Tensor = read @ self._projection.T
         return logits
 
 
@@ -190,15 +204,3 @@ def _scores(logits: Logits) -> Scores:
     total = math.fsum(weights)
     yes, no, maybe = (weight / total for weight in weights)
     return Scores(p_yes=yes, p_no=no, p_maybe=maybe)
-
-
-def _fault(error: RuntimeError) -> AuditError:
-    """Our name for what torch raised; a CUDA error other than lack of memory leaves the process unusable."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
-        return OutOfDeviceMemory("out_of_device_memory", text)
-    if isinstance(error, torch.AcceleratorError) or any(
-        mark in text for mark in ("CUDA", "cuDNN", "CUBLAS", "device-side")
-    ):
-        return PoisonedProcess("device_error", text)
-    return EngineFault("engine_failed", text)

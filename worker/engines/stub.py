@@ -12,16 +12,18 @@ from typing import Any
 
 from audit.errors import BadCaption, EngineFault, OutOfDeviceMemory, PoisonedProcess
 from audit.verdict import Label, Scores
-from worker.engines.base import EngineCard, Question
+from worker.engines.base import DeviceMemory, EngineCard, Hardware, Question
 
 ORDER = re.compile(r"stub:(\w+)(?:[=>]([0-9.]+))?")
 LONG_CAPTION_WORDS = 80
 
 
-def load_stub(*, load_s: float = 0.0, pair_s: float = 0.0) -> "StubEngine":
+def load_stub(
+    *, load_s: float = 0.0, call_s: float = 0.0, pair_s: float = 0.0, device_pairs: int = 0, device: str = "stub"
+) -> "StubEngine":
     """A stub engine after `load_s` seconds, as a real model takes its time to load."""
     time.sleep(load_s)
-    return StubEngine(pair_s=pair_s)
+    return StubEngine(call_s=call_s, pair_s=pair_s, device_pairs=device_pairs, device=device)
 
 
 class StubEngine:
@@ -34,10 +36,27 @@ class StubEngine:
     - `stub:hang`: loop in native code with the GIL held, where no handler and no other thread ever runs
     - `stub:kill`: SIGKILL itself; `stub:exit`: leave with status 1 without any clean-up
     - `stub:nan`: EngineFault; `stub:poison`: PoisonedProcess; `stub:oom>4`: OutOfDeviceMemory in batches over 4
+
+    Costs, for searches and queue benchmarks: a pass takes `call_s`, and `pair_s` more for each of its pairs; over
+    `device_pairs` pairs (0: any number) it is out of memory. With `tells_memory` it also says so, in bytes: one a pair.
     """
 
-    def __init__(self, *, pair_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        call_s: float = 0.0,
+        pair_s: float = 0.0,
+        device_pairs: int = 0,
+        device: str = "stub",
+        tells_memory: bool = False,
+    ) -> None:
+        self._call_s = call_s
         self._pair_s = pair_s
+        self._device_pairs = device_pairs
+        self._tells_memory = tells_memory
+        self._peak = 0
+        self.releases = 0
+        self.hardware = Hardware(name="stub", device_id=device, memory_bytes=device_pairs, software="stub 1")
         self.card = EngineCard(
             engine="stub",
             model="stub",
@@ -47,6 +66,19 @@ class StubEngine:
             prompt="none",
             preprocessing="none",
         )
+
+    def memory(self) -> DeviceMemory | None:
+        """One byte a pair, if it was asked to tell; a stub has no weights."""
+        if not self._tells_memory:
+            return None
+        total = self._device_pairs
+        return DeviceMemory(
+            total_bytes=total, free_bytes=total, weights_bytes=0, reserved_bytes=0, peak_bytes=self._peak
+        )
+
+    def release_memory(self) -> None:
+        """Count that it was asked to."""
+        self._peak, self.releases = 0, self.releases + 1
 
     def text_flags(self, caption: str, premise: str | None) -> tuple[str, ...]:
         """Flag texts over 80 words; raises BadCaption (`caption_empty`) when no letter or digit is there."""
@@ -71,7 +103,12 @@ class StubEngine:
         for question in questions:
             for order, value in ORDER.findall(question.caption):
                 _obey(order, value, batch=len(questions))
-        time.sleep(self._pair_s * len(questions))
+        if self._device_pairs and len(questions) > self._device_pairs:
+            raise OutOfDeviceMemory(
+                "out_of_device_memory", f"the stub's device has room for {self._device_pairs} pairs"
+            )
+        self._peak = max(self._peak, len(questions))
+        time.sleep(self._call_s + self._pair_s * len(questions))
         return [_scores(question.caption, question.premise, self.prepare(question.image)) for question in questions]
 
 

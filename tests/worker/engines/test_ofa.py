@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from audit.errors import BadCaption, EngineFault, OutOfDeviceMemory, PoisonedProcess
+from audit.errors import BadCaption, DeviceTooSmall, EngineFault, OutOfDeviceMemory, PoisonedProcess
 from audit.verdict import Scores
 from tests.worker.engines.tiny_ofa import apart, draw_picture, edit_json, edit_weights, load, questions_of
-from worker.engines.base import Engine, Question
+from worker.engines.base import DeviceMemory, Engine, Question
 from worker.engines.model_files import inspect_model
 from worker.engines.ofa import OfaEngine, load_ofa
+from worker.engines.ofa_device import bytes_of, check_room
 
 
 def test_a_batch_answers_as_its_questions_do_one_by_one(engine: OfaEngine, pictures: Sequence[Image.Image]) -> None:
@@ -85,6 +86,10 @@ def test_what_torch_raises_gets_a_name(engine: OfaEngine, monkeypatch: pytest.Mo
     question = Question(image=draw_picture(1), caption="a red circle")
     for error, family in (
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), OutOfDeviceMemory),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory."), OutOfDeviceMemory),
+        (torch.AcceleratorError("CUDA error: out of memory"), OutOfDeviceMemory),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), OutOfDeviceMemory),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), PoisonedProcess),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), OutOfDeviceMemory),
         (RuntimeError("CUDA error: device-side assert triggered\nmore"), PoisonedProcess),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), PoisonedProcess),
@@ -99,6 +104,28 @@ def test_what_torch_raises_gets_a_name(engine: OfaEngine, monkeypatch: pytest.Mo
             engine.judge([question])
         assert type(fault.value) is family
         assert fault.value.__context__ is None, "the error's frames would keep the batch's tensors alive"
+
+
+@pytest.mark.parametrize(("free_gb", "fits"), [(2.6, True), (2.3, False)])
+def test_a_model_is_weighed_before_it_is_copied(free_gb: float, fits: bool) -> None:
+    """2 GB of weights and half a GB to work in: the line names both sides, so that the cure can be chosen."""
+    memory = DeviceMemory(
+        total_bytes=8 * 10**9, free_bytes=int(free_gb * 1e9), weights_bytes=0, reserved_bytes=0, peak_bytes=0
+    )
+    if fits:
+        check_room(2 * 10**9, memory)
+        return
+    with pytest.raises(DeviceTooSmall, match=r"needs about 2\.5 GB, and the device has 2\.3 of 8\.0 GB free"):
+        check_room(2 * 10**9, memory)
+
+
+def test_half_the_bytes_in_bfloat16(engine: OfaEngine) -> None:
+    """What a model needs is counted from its tensors, tied ones once."""
+    fp32 = bytes_of(engine._model, torch.float32)
+    assert fp32 == sum(tensor.numel() * tensor.element_size() for tensor in engine._model.state_dict().values()) - (
+        engine._model.encoder.embed_tokens.weight.numel() * 4
+    )
+    assert 0.45 < bytes_of(engine._model, torch.bfloat16) / fp32 < 0.75
 
 
 def test_a_prompt_of_the_models_own_is_used_for_captions_alone(model_dir: Path, engine: OfaEngine) -> None:

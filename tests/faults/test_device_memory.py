@@ -1,0 +1,69 @@
+"""Devices with too little memory, as whole workers meet them; the stub engine plays a device of a known size."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from audit.settings import Settings
+from db.queries import progress
+from tests.support.manifests import small_manifest
+from tests.support.running import changed, check_promises, finished, ledger, results, running, submitted
+
+
+@pytest.fixture
+def device(sqlite_settings: Settings) -> Settings:
+    """Two slots on one imaginary GPU where a pass costs as much as some pairs."""
+    return changed(
+        sqlite_settings, devices="GPU-aaaa", slots_per_device=2, feed_every_s=0.2, chunk_pairs=32, stub_call_s=0.02
+    )
+
+
+def test_a_model_that_does_not_fit_ends_the_worker_at_once(device: Settings, tmp_path: Path) -> None:
+    """One load, one line with the cure, status 69, nothing claimed; loading it three times would say the same."""
+    small = changed(device, stub_device_pairs=1, slots_per_device=1)
+    batch = submitted(small, small_manifest(tmp_path))
+    with running(small, tmp_path) as worker:
+        assert worker.process.wait(timeout=90) == 69
+        told = worker.tail().splitlines()[-1]
+        assert told.startswith("caption-audit: device_too_small: the model does not fit device GPU-aaaa")
+        assert "AUDIT_SLOTS_PER_DEVICE=1" in told
+        assert len(worker.events("slot pinned")) == 1
+    with ledger(small) as database:
+        assert progress(database, batch).chunks == {"sent": 1}
+
+
+def test_the_micro_batch_is_measured_once_a_device_and_model(device: Settings, tmp_path: Path) -> None:
+    """Neither the neighbour, nor a replacement, nor the next worker measures again; answers are those of batch 1."""
+    searched = changed(device, stub_device_pairs=10, max_tasks_per_child=1, chunk_pairs=4, cache=False)
+    batch = submitted(searched, small_manifest(tmp_path, pairs=24))
+    with running(searched, tmp_path) as worker:
+        finished(searched, batch, watch=worker)
+        worker.wait_for("model proved", count=3)
+        (measured,) = worker.events("micro-batch measured")
+    assert (measured["chosen"], measured["ended"]) == (8, "out of memory")
+    kept = json.loads((searched.home / "cache" / "micro_batch.json").read_text())
+    assert [entry["size"] for entry in kept["found"].values()] == [8]
+    again = submitted(changed(searched), small_manifest(tmp_path, pairs=8, name="again.csv"))
+    with running(searched, tmp_path) as worker:
+        finished(searched, again, watch=worker)
+        assert worker.events("micro-batch measured") == []
+    one_by_one = changed(searched, micro_batch=1, devices="cpu")
+    third = submitted(one_by_one, small_manifest(tmp_path, pairs=24, name="third.csv"))
+    with running(one_by_one, tmp_path) as worker:
+        finished(one_by_one, third, watch=worker)
+    assert results(searched, batch) == results(searched, third)
+    check_promises(searched, batch)
+
+
+def test_a_micro_batch_that_the_operator_set_too_high_is_halved_and_costs_no_pair(
+    device: Settings, tmp_path: Path
+) -> None:
+    """Out of memory at every full pass: fewer at a time, every pair judged, no attempt charged."""
+    greedy = changed(device, stub_device_pairs=5, micro_batch=32)
+    batch = submitted(greedy, small_manifest(tmp_path, pairs=64))
+    with running(greedy, tmp_path) as worker:
+        finished(greedy, batch, watch=worker)
+        assert {event["now"] for event in worker.events("micro-batch halved")} >= {16, 8, 4}
+    assert set(results(greedy, batch).values()) <= {"Yes", "No", "Maybe"}
+    assert check_promises(greedy, batch).judged == 64
