@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     engine: Literal["ofa", "stub"] = Field("ofa", description="`stub` answers without looking: for queue tests only.")
     devices: str = Field("auto", description="`auto`, `cpu`, or CUDA devices with commas: numbers, UUIDs, MIG names.")
     slots_per_device: int = Field(0, ge=0, le=16, description="Worker processes a device; 0: 1 on CPU, 2 on a GPU.")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`auto`: fp32 on CPU, bf16 on a GPU that computes in it.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="`auto`: fp32 on CPU, bf16 on a GPU that computes in it."
+    )
     micro_batch: int = Field(0, ge=0, le=1024, description="Pairs a forward pass; 0: 1 on CPU, measured on a GPU.")
     torch_threads: int = Field(0, ge=0, description="Threads a worker process; 0: the cores shared among the slots.")
     decode_threads: Count = Field(2, description="Threads a worker process that read and decode pictures.")
