@@ -106,7 +106,7 @@ def report(found: Mapping[str, Size], pairs: int) -> str:
         "# How many bytes a pair takes",
         "",
         f"A batch of {pairs:,} pairs, captions of about 70 characters, ids in order, one extra column; then an outcome",
-        "for each (99 % verdicts), which also leaves a judgement in the cache. Chunks of 256 pairs. Indexes are included.",
+        "for each (99 % verdicts), which leaves a judgement in the cache, too. Chunks of 256 pairs; indexes included.",
         "",
         f"Command: `python -m benchmarks.ledger_size --pairs {pairs} --write`",
         "",

@@ -1,20 +1,19 @@
 """The feed: a small window in Redis, fair and in order, and nothing that is lost for good."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
-from sqlalchemy import text, update
+from sqlalchemy import update
 
 from audit.message import Lane
 from audit.pair import BatchId
 from db import tables
 from db.cancel import cancel_batch
-from db.engine import Database, open_database
+from db.engine import Database
 from db.feed import Doorbell, feed, overdue_lanes, unsend
 from db.queries import progress
 from db.record import record
 from tests.support.claims import batch_of, take, yes
+from tests.support.sql_sessions import another_session, waits_for_a_lock
 from tests.support.waiting import wait_until
 
 
@@ -98,7 +97,7 @@ def test_a_message_behind_others_is_late_not_lost(database: Database) -> None:
 
 def test_what_was_claimed_meanwhile_is_not_marked_as_sent(postgres_url: str) -> None:
     """Two sessions of PostgreSQL: the feed chose a chunk, another cancelled its batch before the feed wrote."""
-    with two_sessions(postgres_url) as (database, other):
+    with another_session(postgres_url) as database, another_session(postgres_url) as other:
         batch = batch_of(database, 4)
         held = other.engine.connect()
         transaction = held.begin()
@@ -111,22 +110,6 @@ def test_what_was_claimed_meanwhile_is_not_marked_as_sent(postgres_url: str) -> 
             assert feeding.result(timeout=20) == []
         held.close()
         assert progress(database, batch).chunks == {"cancelled": 1}
-
-
-@contextmanager
-def two_sessions(url: str) -> Iterator[tuple[Database, Database]]:
-    one, other = (open_database(url.replace("postgresql://", "postgresql+psycopg://")) for _ in range(2))
-    try:
-        yield one, other
-    finally:
-        one.close()
-        other.close()
-
-
-def waits_for_a_lock(database: Database) -> bool:
-    with database.reading() as connection:
-        waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-        return bool(connection.scalar(waiting))
 
 
 def test_what_could_not_be_rung_is_fed_again_at_once(database: Database) -> None:

@@ -1,7 +1,7 @@
 """What becomes of each row, by property: the plainest statement of the rule against the real thing."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +15,9 @@ from db.register import open_batch
 from db.register_pairs import Entry
 from db.schema import ensure_schema
 from db.tables import outcomes, pairs
+from tests.conftest import fresh_database
 from tests.support.registering import entry, registered, rows_of
+from tests.support.sql_sessions import driver_url
 
 ids = st.sampled_from("abcdef")
 rows = st.lists(st.tuples(ids, st.sampled_from(["x", "y"]), st.booleans()), min_size=1, max_size=40)
@@ -36,29 +38,34 @@ def expected(entries: Iterable[Entry]) -> dict[int, str]:
     return fates
 
 
-@pytest.fixture(scope="module")
-def shared_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One ledger for all examples of a property test."""
-    opened = open_database(f"sqlite:///{tmp_path_factory.mktemp('shared')}/audit.db")
-    ensure_schema(opened)
-    yield opened
-    opened.close()
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """One ledger for all examples of a property test; each database inserts a slice in a way of its own."""
+    with ExitStack() as stack:
+        url = f"sqlite:///{tmp_path_factory.mktemp('shared')}/audit.db"
+        if request.param == "postgresql":
+            admin = request.getfixturevalue("postgres_admin")
+            url = driver_url(stack.enter_context(fresh_database(admin, template="template1")))
+        opened = open_database(url)
+        stack.callback(opened.close)
+        ensure_schema(opened)
+        yield opened
 
 
 @settings(max_examples=40)
 @given(rows=rows, chunk_pairs=st.integers(1, 5), slice_chunks=st.integers(1, 4))
 def test_every_row_ends_as_the_rule_says_however_it_is_sliced(
-    shared_sqlite: Database, rows: list[tuple[str, str, bool]], chunk_pairs: int, slice_chunks: int
+    shared: Database, rows: list[tuple[str, str, bool]], chunk_pairs: int, slice_chunks: int
 ) -> None:
     """Duplicates and conflicts must not depend on where a slice happens to end; submitted = failures + remaining."""
-    shared_sqlite.transact(lambda connection: connection.execute(text("DELETE FROM batches")))
+    shared.transact(lambda connection: connection.execute(text("DELETE FROM batches")))
     entries = [entry(n, name, caption, "no" if bad else None) for n, (name, caption, bad) in enumerate(rows)]
-    batch = registered(shared_sqlite, entries, chunk_pairs=chunk_pairs, slice_rows=chunk_pairs * slice_chunks)
-    open_batch(shared_sqlite, batch)
+    batch = registered(shared, entries, chunk_pairs=chunk_pairs, slice_rows=chunk_pairs * slice_chunks)
+    open_batch(shared, batch)
     fates = expected(entries)
-    failed = dict(rows_of(shared_sqlite, outcomes, "row", "failure_code"))
-    kept = [row[0] for row in rows_of(shared_sqlite, pairs, "row")]
+    failed = dict(rows_of(shared, outcomes, "row", "failure_code"))
+    kept = [row[0] for row in rows_of(shared, pairs, "row")]
     assert {row: failed.get(row, "good") for row in kept} == fates
-    seen = progress(shared_sqlite, batch)
+    seen = progress(shared, batch)
     assert (seen.submitted, seen.failed) == (len(fates), len(failed))
     assert seen.submitted == seen.failed + seen.remaining

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
 
@@ -12,6 +13,8 @@ from audit.errors import LedgerUnavailable, UsageError
 from db.engine import Database, open_database
 from db.schema import HEAD, MIGRATIONS, alembic_config, current_revision, ensure_schema
 from db.tables import metadata
+from tests.conftest import fresh_database
+from tests.support.sql_sessions import driver_url
 
 
 def test_migrations_lead_to_the_tables_of_the_code(database: Database) -> None:
@@ -34,13 +37,24 @@ def test_head_is_the_newest_migration(sqlite_url: str) -> None:
     assert len(list((MIGRATIONS / "versions").glob("*.py"))) == int(HEAD)
 
 
-def test_two_processes_that_migrate_an_empty_ledger_at_once_agree(tmp_path: Path) -> None:
-    """`up` and `submit` may both be the first."""
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without any table."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/new.db"
+        return
+    with fresh_database(request.getfixturevalue("postgres_admin"), template="template1") as url:
+        yield driver_url(url)
+
+
+def test_two_processes_that_migrate_an_empty_ledger_at_once_agree(empty_url: str) -> None:
+    """`up` and `submit` may both be the first, and so may the workers of two hosts."""
     code = "import sys; from db.engine import *; from db.schema import *; ensure_schema(open_database(sys.argv[1]))"
-    url = f"sqlite:///{tmp_path}/new.db"
-    both = [Popen([sys.executable, "-c", code, url], env={**os.environ}) for _ in range(2)]
+    both = [Popen([sys.executable, "-c", code, empty_url], env={**os.environ}) for _ in range(2)]
     assert [process.wait(timeout=60) for process in both] == [0, 0]
-    assert current_revision(open_database(url)) == HEAD
+    database = open_database(empty_url)
+    assert current_revision(database) == HEAD
+    database.close()
 
 
 def test_a_newer_ledger_is_left_alone(database: Database) -> None:

@@ -113,12 +113,12 @@ def test_other_options_are_another_batch(tmp_path: Path, sqlite_settings: Settin
         handle.close()
 
 
-def test_duplicates_are_counted(tmp_path: Path, sqlite_settings: Settings) -> None:
+def test_duplicates_are_counted(tmp_path: Path, settings: Settings) -> None:
     """`submitted` is the number of pairs; how many rows were left out is said, not hidden."""
     rows = [("a", "a.png", "x"), ("a", "a.png", "x"), ("b", "a.png", "x"), ("a", "a.png", "y")]
     path = write_csv(tmp_path / "pairs.csv", rows)
     for new in (True, False):
-        with submit(path, settings=sqlite_settings) as handle:
+        with submit(path, settings=settings) as handle:
             assert (handle.new, handle.pairs, handle.duplicates, handle.failed) == (new, 3, 1, 1)
 
 
