@@ -51,11 +51,14 @@ def report(
     they are clicked), and the SQL behind each number. The file loads nothing and runs no script. A batch that still
     runs is marked as partial. --json prints the numbers and the SQL instead.
     """
+    from audit.errors import UsageError
     from db.queries import progress
     from db.report_queries import ask_for_report
     from ops.exporting import written_whole
     from ops.report.facts import Report
 
+    if as_json and output != "-":
+        raise UsageError("bad_output", "--json goes to standard output: redirect it, or leave out -o")
     with ledger() as (settings, database):
         seen = progress(database, BatchId(batch))
         asked = ask_for_report(database, BatchId(batch), flagged=thumbnails)

@@ -84,7 +84,7 @@ def _times(name: str, stage: StageTimes) -> Figure:
         {"time": bins},
         edges=edges,
         title=title,
-        label="time a pair, each column 1.3 to 1.7 times the last",
+        label="time a pair",
         marks=marks,
     )
     said = {"mean": stage.mean_ms} | {f"p{percent}": ms for percent, ms in stage.percentiles_ms.items()}

@@ -89,6 +89,17 @@ def test_numbers_are_those_of_the_outcomes(database: Database) -> None:
     assert [row["row"] for row in told["flagged_pairs"]] == surest[:60]
 
 
+@pytest.mark.parametrize(("pairs", "percentiles"), [(100, (50, 95, 99)), (3, (2, 3, 3)), (1, (1, 1, 1))])
+def test_percentiles_are_nearest_rank(database: Database, pairs: int, percentiles: tuple[int, ...]) -> None:
+    """Of the times 1 to 100 the 95th percentile is 95: a time that was measured, on both databases the same."""
+    batch = add_batch(database)
+    for row in range(pairs):
+        add_pair(database, batch, a_pair(row), **no(0.9), decode_ms=float(pairs - row))
+    found = asked(database, batch).stages
+    assert tuple(found["decode"].percentiles_ms.values()) == percentiles
+    assert found["model"].pairs == 0
+
+
 def test_every_statement_that_is_shown_gives_the_numbers_when_it_is_pasted(
     cli: Cli, database: Database, ledger_url: str, tmp_path: Path
 ) -> None:
@@ -106,13 +117,13 @@ def test_every_statement_that_is_shown_gives_the_numbers_when_it_is_pasted(
     assert {**told, "written_at": ""} == json.loads(json.dumps(report.to_json() | {"written_at": ""}))
 
 
-def test_a_running_batch_is_marked_as_partial_and_adds_up(cli: Cli, ledger: Database, tmp_path: Path) -> None:
+def test_a_running_batch_is_marked_as_partial_and_adds_up(cli_here: Cli, ledger: Database, tmp_path: Path) -> None:
     """Numbers of a batch that runs must not be taken for its result."""
     batch = add_batch(ledger, name="shoes")
     add_chunk(ledger, batch, 0, "done", pairs=2, no=2, flagged=2, claimed_at=1.0, done_at=2.0)
     add_chunk(ledger, batch, 1, "pending", pairs=5)
     add_chunk(ledger, batch, 2, "cancelled", pairs=3, yes=1)
-    done = cli("report", str(batch), "-o", "r.html")
+    done = cli_here("report", str(batch), "-o", "r.html")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == f"note: batch {batch} is running, the report is partial\nwrote r.html\n"
     text = " ".join(Page((tmp_path / "r.html").read_text()).text.split())
@@ -120,13 +131,13 @@ def test_a_running_batch_is_marked_as_partial_and_adds_up(cli: Cli, ledger: Data
     assert "10 submitted = 3 verdicts + 0 failures + 2 cancelled + 5 remaining" in text
 
 
-def test_a_cancelled_batch_and_an_empty_one_have_reports(cli: Cli, ledger: Database, tmp_path: Path) -> None:
+def test_a_cancelled_batch_and_an_empty_one_have_reports(cli_here: Cli, ledger: Database, tmp_path: Path) -> None:
     """Nothing to plot is no reason to fail."""
     cancelled = add_batch(ledger, state="cancelled", cancelled_at=5.0)
     add_chunk(ledger, cancelled, 0, "cancelled", pairs=3)
     empty = add_batch(ledger)
     for batch, said in ((cancelled, "Incomplete. The batch is cancelled: 3 of 3"), (empty, "0 submitted = 0 verdicts")):
-        assert cli("report", str(batch), "-o", "r.html").returncode == 0
+        assert cli_here("report", str(batch), "-o", "r.html").returncode == 0
         assert said in " ".join(Page((tmp_path / "r.html").read_text()).text.split())
 
 
@@ -169,7 +180,7 @@ def test_the_policy_allows_the_page_s_own_style_and_nothing_else(ledger: Databas
     assert "@import" not in read.style
 
 
-def test_pictures_are_small_copies_and_what_is_wrong_is_said(cli: Cli, ledger: Database, tmp_path: Path) -> None:
+def test_pictures_are_small_copies_and_what_is_wrong_is_said(cli_here: Cli, ledger: Database, tmp_path: Path) -> None:
     """A damaged or missing picture costs its card the picture alone; a file that was replaced is not passed off."""
     folder = tmp_path / "pictures"
     batch = add_batch(ledger, image_root=str(folder))
@@ -188,7 +199,7 @@ def test_pictures_are_small_copies_and_what_is_wrong_is_said(cli: Cli, ledger: D
     draw(folder / "replaced.png")
     for row, (image, digest) in enumerate(judged.items()):
         add_pair(ledger, batch, a_pair(row, image=image), **no(0.9 - row / 100), image_sha256=digest)
-    assert cli("report", str(batch), "-o", "r.html").returncode == 0
+    assert cli_here("report", str(batch), "-o", "r.html").returncode == 0
     read = Page((tmp_path / "r.html").read_text())
     pictures = [image for image in read.all("img") if image["src"].startswith("data:image/jpeg;base64,")]
     assert [image["alt"] for image in pictures] == ["Picture of id-0", "Picture of id-1", "Picture of id-4"]
@@ -198,11 +209,13 @@ def test_pictures_are_small_copies_and_what_is_wrong_is_said(cli: Cli, ledger: D
     assert "no picture now: image_truncated" in read.text
     assert "no picture now: file_missing" in read.text
     moved = folder.rename(tmp_path / "elsewhere")
-    assert cli("report", str(batch), "-o", "r.html", "--image-root", str(moved), "--thumbnails", "1").returncode == 0
+    assert (
+        cli_here("report", str(batch), "-o", "r.html", "--image-root", str(moved), "--thumbnails", "1").returncode == 0
+    )
     read = Page((tmp_path / "r.html").read_text())
     assert len(read.all("img")) == 1
     assert "The 1 surest mismatches of 5" in read.text
-    assert cli("report", str(batch), "-o", "r.html", "--no-pictures").returncode == 0
+    assert cli_here("report", str(batch), "-o", "r.html", "--no-pictures").returncode == 0
     assert Page((tmp_path / "r.html").read_text()).all("img") == []
 
 
@@ -228,16 +241,17 @@ def test_pictures_take_no_longer_than_they_may(tmp_path: Path) -> None:
     assert [one.note for one in made.values()] == ["", "not drawn: time was up"]
 
 
-def test_a_report_that_fails_leaves_the_old_file(cli: Cli, ledger: Database, tmp_path: Path) -> None:
+def test_a_report_that_fails_leaves_the_old_file(cli_here: Cli, ledger: Database, tmp_path: Path) -> None:
     """Half a page would be taken for a whole one; exit statuses are those of export."""
     batch = mixed_batch(ledger, pairs=3)
     (tmp_path / "r.html").write_text("yesterday's")
-    assert cli("report", "404", "-o", "r.html").returncode == 2
-    assert cli("report", str(batch), "-o", "r.html", AUDIT_HOME=str(tmp_path / "typo")).returncode == 2
-    assert cli("report", str(batch), "-o", str(tmp_path)).returncode == 2
-    assert cli("report", str(batch), "--thumbnails", "-1").returncode == 2
+    assert cli_here("report", "404", "-o", "r.html").returncode == 2
+    assert cli_here("report", str(batch), "-o", "r.html", AUDIT_HOME=str(tmp_path / "typo")).returncode == 2
+    assert cli_here("report", str(batch), "-o", str(tmp_path)).returncode == 2
+    assert cli_here("report", str(batch), "--thumbnails", "-1").returncode == 2
+    assert cli_here("report", str(batch), "-o", "r.html", "--json").returncode == 2
     for target in ("nowhere/r.html", "/dev/full"):
-        failed = cli("report", str(batch), "-o", target)
+        failed = cli_here("report", str(batch), "-o", target)
         assert (failed.returncode, len(failed.stderr.splitlines())) == (1, 1)
     assert (tmp_path / "r.html").read_text() == "yesterday's"
     assert [path.name for path in tmp_path.glob("*.part")] == []
