@@ -95,7 +95,7 @@ class Description:
             if spec.premise_prompt is not None
             else "refuses a pair with a premise (premise_unsupported): the folder's own prompt has one place",
             f"squashes each picture to {side} x {side} pixels, bicubic, its sides' ratio lost",
-            f"widens {self.precision or 'the'} weights to fp32, and to AUDIT_PRECISION on the device",
+            f"judges in AUDIT_PRECISION (fp32 on a CPU, bf16 on CUDA), stored is {self.precision or 'a pickle'}",
         ]
         if self.files.weights.shapes is None:
             does.append(
