@@ -48,7 +48,7 @@ LABEL org.opencontainers.image.title="caption-audit" \
 # The number is fixed, so that volumes keep their owner from image to image. run/ is where a tmpfs goes when the root is
 # read-only; some engines give that the mode of the folder below it.
 RUN useradd --uid 10001 --create-home audit \
- && mkdir -p /var/lib/caption-audit/models && chown -R audit:audit /var/lib/caption-audit \
+ && mkdir -p /var/lib/caption-audit/models /var/lib/caption-audit/cache && chown -R audit:audit /var/lib/caption-audit \
  && mkdir -m 1777 /var/lib/caption-audit/run
 COPY --from=trimmed /opt/caption-audit /opt/caption-audit
 COPY --from=package /opt/package /opt/caption-audit

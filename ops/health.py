@@ -1,8 +1,8 @@
 """The command health: does the worker of this host, or of this container, prove that it can judge?
 
-It asks nobody: it looks at what the main process wrote of itself in the last seconds, and whether the processes named
-there live. So it answers in a fraction of a second, and an outage of Redis or of the ledger, which a restart of the
-worker cannot end, does not make it unhealthy.
+Of a worker it looks at what the main process wrote of itself in the last seconds, and whether the processes named there
+live. So it answers in a fraction of a second, and an outage of Redis or of the ledger, which a restart of the worker
+cannot end, does not make it unhealthy.
 """
 
 import json
@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ops.arguments import JsonOption, examples
 
+if TYPE_CHECKING:
+    from audit.settings import Settings
+
 STALE_S = 60.0
 """A main process writes once a second; while a ledger or a Redis hangs it writes within half of this."""
+FLOWER_LIMIT_S = 4.0
 CLOCK_S = 2.0
 """Start times of processes are known to a hundredth of a second, but by a boot time that is rounded."""
 
@@ -28,6 +32,7 @@ class Probe(StrEnum):
 
     LIVE = "live"
     READY = "ready"
+    FLOWER = "flower"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +61,21 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
         epilog=examples(
-            "caption-audit health", "caption-audit health --probe live", "caption-audit health --json | jq .workers"
+            "caption-audit health",
+            "caption-audit health --probe live",
+            "caption-audit health --probe flower",
+            "caption-audit health --json | jq .workers",
         )
     )(health)
 
 
 def health(
     probe: Annotated[
-        Probe, typer.Option(help="`live`: the main process runs and is heard of; `ready`: a slot has proved its model.")
+        Probe,
+        typer.Option(
+            help="`live`: the main process runs and is heard of; `ready`: a slot has proved its model; `flower`: Flower"
+            " answers here, and only with its password."
+        ),
     ] = Probe.READY,
     stale_after: Annotated[
         float, typer.Option(min=5, max=3600, metavar="SECONDS", help="Silence after which a main process hangs.")
@@ -72,15 +84,19 @@ def health(
 ) -> int:
     """Say whether the worker that runs here, for this AUDIT_HOME, lives and can judge; for health checks.
 
-    Exit status 0: every worker here does; 1: one does not, or there is none. A slot is ready once its process has
-    judged the canary pair, and as long as that process lives; a worker is ready with one such slot.
+    Exit status 0: every worker here does; 1: one does not, or there is none. A slot is ready once its process judged
+    the canary pair, and as long as that process lives; a worker is ready with one such slot.
     """
     from audit.settings import read_settings
 
-    seen = list(workers_seen(read_settings().home, now=time.time()))
-    wrong = [reason for worker in seen if (reason := worker.wrong(probe, stale_after))]
-    if not seen:
-        wrong = ["no worker runs here"]
+    settings = read_settings()
+    seen: list[WorkerSeen] = []
+    if probe is Probe.FLOWER:
+        wrong = [reason] if (reason := flower_wrong(settings)) else []
+    else:
+        seen = list(workers_seen(settings.home, now=time.time()))
+        wrong = [reason for worker in seen if (reason := worker.wrong(probe, stale_after))]
+        wrong = wrong if seen else ["no worker runs here"]
     if as_json:
         from ops.show import print_json
 
@@ -88,7 +104,7 @@ def health(
             {"probe": probe.value, "ok": not wrong, "wrong": wrong, "workers": [asdict(worker) for worker in seen]}
         )
     else:
-        print("; ".join(wrong or [_told(worker) for worker in seen]))
+        print("; ".join(wrong or [_told(worker) for worker in seen] or ["Flower answers, and only with its password"]))
     return 1 if wrong else 0
 
 
@@ -115,6 +131,41 @@ def workers_seen(home: Path, *, now: float) -> Iterator[WorkerSeen]:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, psutil.Error):
             continue  # gone between two looks, or no file of ours
+
+
+def flower_wrong(settings: "Settings") -> str | None:
+    """Why the Flower of these settings is unhealthy; None when it shows its workers, and shows nobody else anything."""
+    from base64 import b64encode
+
+    from ops.flower_password import password, password_file
+    from ops.flower_server import address
+
+    url, file = f"{address(settings)}api/workers", password_file(settings)
+    if file is not None and not file.exists():
+        return f"Flower has no password: there is neither AUDIT_FLOWER_PASSWORD nor {file}"
+    credentials = b64encode(f"{settings.flower_user}:{password(settings)}".encode()).decode()
+    for login, expected in (({}, 401), ({"Authorization": f"Basic {credentials}"}, 200)):
+        status = _status(url, login)
+        if status != expected:
+            told = f"answers {status}" if status else "does not answer"
+            return f"Flower {told} at {url} {'with' if login else 'without'} its password, not {expected}"
+    return None
+
+
+def _status(url: str, headers: dict[str, str]) -> int:
+    """What it answers, in at most a few seconds; 0 when nobody does."""
+    import urllib.error
+    import urllib.request
+
+    # A proxy that the environment names must not see the password, and does not know this host's 127.0.0.1.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=FLOWER_LIMIT_S) as answer:  # noqa: S310 - ours
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
 
 
 def _works(pid: int, parent: int) -> bool:

@@ -16,14 +16,17 @@ def check_flower(project: Project) -> None:
     for path in ("/", "/api/workers", "/metrics"):
         for login in (None, (user, "wrong")):
             status, _ = _ask(url + path, login)
-            if status not in (401, 403, 404):
+            if status != 401:
                 raise Failed(f"Flower answers {status} for {path} {'with a wrong' if login else 'without a'} password")
     known = wait_until(lambda: _workers(url, (user, password)), limit_s=120, what="Flower to know a worker")
+    asked = project.inside("flower", "caption-audit", "health", "--probe", "flower")
+    if asked.returncode:
+        raise Failed(f"Flower's health check ended with {asked.returncode}: {asked.stdout}")
     project.say(f"Flower: 401 without the password, and with it knows {', '.join(known)}")
 
 
 def _workers(url: str, login: tuple[str, str]) -> list[str]:
-    status, body = _ask(f"{url}/api/workers?refresh=1", login)
+    status, body = _ask(f"{url}/api/workers", login)
     if status != 200:
         raise Failed(f"Flower answers {status} with the password: {body[:200]!r}")
     return sorted(json.loads(body))
@@ -35,7 +38,9 @@ def _ask(url: str, login: tuple[str, str] | None = None) -> tuple[int, bytes]:
     if login:
         request.add_header("Authorization", "Basic " + base64.b64encode(":".join(login).encode()).decode())
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - ours
+        # A proxy that the environment names does not know this host's 127.0.0.1.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=20) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()

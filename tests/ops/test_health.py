@@ -8,11 +8,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 from audit.settings import Settings
 from ops.health import Probe, workers_seen
 from tests.ops.conftest import Cli
+from tests.support.flower import flower_running
 from tests.support.running import changed, running
 from tests.support.waiting import wait_until
 
@@ -118,6 +121,43 @@ def test_another_process_with_a_workers_number_is_no_worker(tmp_path: Path) -> N
         told(tmp_path, pid, ready_pids={"0": os.getpid()}, wrote_at=time.time())
         (seen,) = workers_seen(tmp_path, now=time.time())  # our own process is not its child
         assert seen.ready == 0
+
+
+def test_flower_is_healthy_when_it_answers_and_only_with_its_password(
+    cli: Cli, environment: dict[str, str], redis_url: str, tmp_path: Path
+) -> None:
+    """Its own /healthcheck answers whatever happens, and says nothing of an open door."""
+    mine = {"AUDIT_HOME": environment["AUDIT_HOME"], "REDIS_URL": redis_url, "AUDIT_FLOWER_PASSWORD": "a good one"}
+    with flower_running(mine, tmp_path) as flower:
+        told = mine | {"AUDIT_FLOWER_PORT": str(flower.port), "HTTP_PROXY": "http://127.0.0.1:9", "no_proxy": ""}
+        assert cli("health", "--probe", "flower", **told).returncode == 0
+        other = cli("health", "--probe", "flower", **told | {"AUDIT_FLOWER_PASSWORD": "another one"})
+        assert (other.returncode, " answers 401 " in other.stdout, "another" in other.stdout) == (1, True, False)
+    gone = cli("health", "--probe", "flower", **told)
+    assert (gone.returncode, "does not answer" in gone.stdout) == (1, True)
+
+
+def test_a_flower_without_a_password_is_not_healthy(cli: Cli, environment: dict[str, str]) -> None:
+    """Asking must not make a password that no Flower knows."""
+    asked = cli("health", "--probe", "flower")
+    assert (asked.returncode, "has no password" in asked.stdout) == (1, True)
+    assert not Path(environment["AUDIT_HOME"]).exists()
+
+
+def test_an_open_flower_is_not_healthy(cli: Cli) -> None:
+    """A door that lets everybody in answers with the password, too."""
+
+    class Open(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Open) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        told = {"AUDIT_FLOWER_PORT": str(server.server_port), "AUDIT_FLOWER_PASSWORD": "a good one"}
+        asked = cli("health", "--probe", "flower", **told)
+        server.shutdown()
+    assert (asked.returncode, "answers 200" in asked.stdout) == (1, True)
 
 
 def test_the_check_is_cheap(sqlite_settings: Settings) -> None:
