@@ -187,17 +187,17 @@ def report(runs: Sequence[Run], *, command: str, weights_mb: float) -> str:
         )
     lines += [
         "",
-        "Resident memory counts the pages of the weights' file that are mapped: with float32 they are the weights, shared",
-        "with every other process that maps them, and the kernel may drop them; with bfloat16 they are read once, while",
-        "the private (anonymous) copy of half the size is made, and unmapped then. The peak holds both.",
+        "Resident memory counts mapped pages of the weights' file. With float32 they are the weights, shared with all",
+        "processes that map them, and the kernel may drop them. With bfloat16 they are read once, while the private",
+        "(anonymous) copy of half the size is made, and unmapped then: the peak holds both.",
         "",
         f"Labels in {runs[0].precision}: {labels}.",
     ]
     lines += [compare(runs[0], run) for run in runs[1:]]
     lines += [
         "",
-        f"The slowest pair took {max(max(run.model_s) for run in runs):.1f} s; AUDIT_PAIR_LIMIT_S is 20 s by default. Set it",
-        "to 60 (and AUDIT_LEASE_S to 90) for a model of this size on a CPU that has other work.",
+        f"The slowest pair took {max(max(run.model_s) for run in runs):.1f} s; AUDIT_PAIR_LIMIT_S is 20 s by default.",
+        "Set it to 60 (and AUDIT_LEASE_S to 90) for a model of this size on a CPU that has other work.",
     ]
     return "\n".join(lines) + "\n"
 
