@@ -86,6 +86,8 @@ def _whole_numbers() -> Any:
 
 
 def _drawn(draw: Callable[["Axes"], None], *, height_inches: float, title: str) -> str:
+    # Before the import, which would warn of a home that cannot be written to; it costs a second there, and no more.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.figure import Figure
 
     with _own_style():
@@ -103,7 +105,6 @@ def _own_style() -> Iterator[None]:
     """Matplotlib's defaults and ours, whatever a `matplotlibrc` in the current folder says."""
     import matplotlib
 
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that cannot be written to costs a second, no more
     own: Any = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
     with matplotlib.rc_context(own | STYLE):
         yield

@@ -273,6 +273,13 @@ def test_a_stranger_s_matplotlibrc_changes_nothing(cli: Cli, ledger: Database, t
     assert any(one.get("class") == "fill-yes" for one in before)
 
 
+def test_a_home_that_cannot_be_written_to_is_no_matter(cli: Cli, ledger: Database) -> None:
+    """In a container with a read-only root Matplotlib has no place for its fonts' cache, and would say so at length."""
+    batch = mixed_batch(ledger, pairs=3)
+    done = cli("report", str(batch), "-o", "r.html", HOME="/proc/none", XDG_CACHE_HOME="/proc/none/cache")
+    assert (done.returncode, done.stderr) == (0, "wrote r.html\n")
+
+
 @pytest.mark.parametrize(("ms", "place"), [(0.0, 0.5), (0.1, 1.0), (1.0, 7.0), (10.0, 13.0), (1e9, 36.5)])
 def test_a_time_has_its_place_among_the_columns(ms: float, place: float) -> None:
     """The lines of percentiles must stand where the columns say."""
