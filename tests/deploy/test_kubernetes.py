@@ -27,9 +27,9 @@ OWN = {"HOME", "REDIS_URL", "DATABASE_URL"}
 
 
 def environment_of(container: dict[str, Any]) -> dict[str, str]:
-    """What the container's process sees; secrets as a word."""
+    """What the container's process sees; secrets as words."""
     shared = dict(find("ConfigMap", "caption-audit")["data"])
-    own = {one["name"]: one.get("value", shared.get(one["name"], "secret")) for one in container.get("env", [])}
+    own = {one["name"]: one.get("value", shared.get(one["name"], "some-secret")) for one in container.get("env", [])}
     return shared | own
 
 
