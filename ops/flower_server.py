@@ -20,7 +20,7 @@ from ops.flower_password import password, password_file
 if TYPE_CHECKING:
     from ops.flower_door import GuardedFlower
 
-COLUMNS = "name,kwargs,state,received,started,runtime,worker,uuid"
+COLUMNS = "name,kwargs,state,received,runtime,worker,uuid"
 MOST_WORKERS = 200
 MOST_BODY_BYTES = 100_000
 FORGET_EVERY_S = 300.0
