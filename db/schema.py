@@ -1,5 +1,6 @@
 """Which version of the schema the ledger has, and bringing it to the one that this code needs."""
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -83,6 +84,7 @@ def alembic_config(connection: Connection) -> Any:
     """Alembic's configuration, bound to a connection whose transaction the caller owns."""
     from alembic.config import Config
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # at info it tells of itself, not of the ledger
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection

@@ -5,9 +5,10 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import func, select
 
-from audit.errors import LedgerUnavailable, ManifestInvalid, ModelRefused, UsageError
+from audit.errors import BrokerRefused, LedgerUnavailable, ManifestInvalid, ModelRefused, UsageError
 from audit.message import Lane, queue_name
 from audit.policy import Policy
 from audit.settings import Settings
@@ -137,6 +138,30 @@ def test_without_redis_the_batch_is_registered_and_says_so(
         assert (handle.new, handle.sent) == (False, True)
         assert chunk_states(handle.database) == ["sent"]
     assert rung(own_redis, found) == 1
+
+
+def test_a_wrong_password_of_redis_is_refused_before_anything_is_registered(
+    tmp_path: Path, sqlite_settings: Settings, own_redis: RedisServer
+) -> None:
+    """Status 2 means that nothing was done: whoever mends the URL submits the file again."""
+    url = own_redis.url.replace("://", "://:guess-1@")
+    with pytest.raises(BrokerRefused, match="AUDIT_REDIS_PASSWORD|requirepass"):
+        submit(small_manifest(tmp_path), settings=sqlite_settings.model_copy(update={"redis_url": SecretStr(url)}))
+    database = open_database(sqlite_settings.ledger_url)
+    assert count(database) == 0
+    database.close()
+
+
+def test_what_an_operator_should_change_in_redis_comes_with_the_handle(
+    tmp_path: Path, sqlite_settings: Settings, own_redis: RedisServer
+) -> None:
+    """The command prints it as a note; the batch is as good as any."""
+    with own_redis.client() as client:
+        client.config_set("appendonly", "no")
+    forgetful = sqlite_settings.model_copy(update={"redis_url": SecretStr(own_redis.url)})
+    with submit(small_manifest(tmp_path), settings=forgetful) as handle:
+        assert (handle.sent, len(handle.notes)) == (True, 1)
+        assert "appendonly yes" in handle.notes[0]
 
 
 def test_a_full_redis_costs_no_pairs_either(tmp_path: Path, sqlite_settings: Settings, own_redis: RedisServer) -> None:
