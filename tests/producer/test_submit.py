@@ -145,7 +145,7 @@ def test_a_wrong_password_of_redis_is_refused_before_anything_is_registered(
 ) -> None:
     """Status 2 means that nothing was done: whoever mends the URL submits the file again."""
     url = own_redis.url.replace("://", "://:guess-1@")
-    with pytest.raises(BrokerRefused, match="AUDIT_REDIS_PASSWORD|requirepass"):
+    with pytest.raises(BrokerRefused, match="password"):
         submit(small_manifest(tmp_path), settings=sqlite_settings.model_copy(update={"redis_url": SecretStr(url)}))
     database = open_database(sqlite_settings.ledger_url)
     assert count(database) == 0
