@@ -9,8 +9,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from audit.settings import Settings
 from tests.support.command_lines import ROOT, documents, tokens
 
+OF_COMPOSE = {"AUDIT_IMAGE_TAG"}
 READMES = (ROOT / "README.md", ROOT / "README.zh.md")
 
 
@@ -99,6 +101,14 @@ def test_every_page_is_in_the_index(document: Path) -> None:
     """A page that no other names is not read."""
     index = ROOT / "docs" / "README.md"
     assert document == index or document.name in {link.partition("#")[0] for link in links(index)}
+
+
+@pytest.mark.parametrize("document", documents(), ids=name_of)
+def test_settings_that_are_named_exist(document: Path) -> None:
+    """A variable with a typing error is set, read by nobody, and blamed last."""
+    settings = {f"AUDIT_{name.upper()}" for name in Settings.model_fields}
+    named = set(re.findall(r"\bAUDIT_[A-Z][A-Z_]*[A-Z]\b", document.read_text(encoding="utf-8")))
+    assert named - settings - OF_COMPOSE == set()
 
 
 def test_both_readmes_have_the_same_headings() -> None:

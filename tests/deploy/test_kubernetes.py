@@ -116,9 +116,15 @@ def test_settings_and_commands_exist(pod: dict[str, Any], container: dict[str, A
     assert [told for arguments in commands(container, environment) if (told := refusal(arguments))] == []
 
 
-def test_the_entry_point_is_the_command() -> None:
-    """`args` alone are given: the image has to add the command's name."""
-    assert 'ENTRYPOINT ["caption-audit"]' in (FOLDER.parents[1] / "Dockerfile").read_text()
+def test_the_image_has_what_the_pods_take_for_granted() -> None:
+    """`args` alone are given, so the image adds the command's name; and its user is the one who owns the volumes."""
+    image = (FOLDER.parents[1] / "Dockerfile").read_text()
+    assert 'ENTRYPOINT ["caption-audit"]' in image
+    assert "AUDIT_HOME=/var/lib/caption-audit" in image
+    users = {
+        pod["securityContext"][key] for _, pod, _ in containers() for key in ("runAsUser", "runAsGroup", "fsGroup")
+    }
+    assert [f"USER {user}:{user}\n" in image for user in users] == [True]
 
 
 def test_the_template_holds_no_secret() -> None:
