@@ -4,25 +4,21 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import psutil
-import redis
 from billiard import current_process
 from billiard.pool import EX_RECYCLE
 from celery import Celery
 from celery.worker import state
-from kombu.exceptions import KombuError
 
-from audit.broker import broker_error, weaknesses
-from audit.errors import AuditError, BrokerRefused, BrokerUnavailable
+from audit.errors import AuditError, BrokerRefused
 from audit.holder import start_ticks
-from audit.message import TASK_NAME, BadMessage, ChunkMessage, Lane, decode, encode, queue_name, shown
+from audit.message import BadMessage, ChunkMessage, decode
 from audit.settings import Settings
 from db.engine import open_database
-from db.feed import Doorbell
 from db.schema import ensure_schema, patiently
 from worker.board import Board
 from worker.child import Workplace, open_office
@@ -30,6 +26,7 @@ from worker.devices import check_devices
 from worker.housekeeping import Housekeeper, Rounds
 from worker.model_pool import LOAD_TRIES, find_model
 from worker.recycling import Turn, leave_in_turn
+from worker.redis_side import RedisSide
 from worker.slots import plan_slots
 from worker.tasks import Office, judge_chunk
 from worker.telemetry import configure_logs, logger
@@ -45,8 +42,8 @@ class Lifecycle:
     """Holds what the main process prepared, and in a pool process its office."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
-        self._app = app
         self._settings = settings
+        self._redis = RedisSide(app)
         self._workplace: Workplace | None = None
         self._office: Office | None = None
         self._housekeeper: Housekeeper | None = None
@@ -97,7 +94,7 @@ class Lifecycle:
             database.close()
         self._hostname = worker.hostname
         self._workplace = Workplace(settings=settings, model=model, slots=slots, board=Board())
-        self._redis_known = self._look_at_redis()
+        self._redis_known = self._redis.answers()
         # modelscope may want to install what a model folder asks for; it must not, and from nowhere.
         os.environ["PIP_NO_INDEX"] = "1"
         self._keep_house()  # before Redis answers: a model that does not load must end the worker all the same
@@ -136,8 +133,8 @@ class Lifecycle:
             settings=self._settings,
             model=workplace.model.name,
             slots=len(workplace.slots),
-            ring=self._ring,
-            drained=self._drained,
+            ring=self._redis.ring,
+            drained=partial(self._redis.drained, model=workplace.model.name),
             nobody_works=lambda: workplace.board.nobody_works(len(workplace.slots)),
             reconnect=self._reconnect,
             stuck=self._stuck,
@@ -188,7 +185,7 @@ class Lifecycle:
         """In every round of housekeeping: leave when a child, or Redis, has shown that it is no use going on."""
         if not self._redis_known:
             try:
-                self._redis_known = self._look_at_redis()
+                self._redis_known = self._redis.answers()
             except BrokerRefused as error:
                 self._require().board.refuse(error.exit_status, str(error))
         refusal = self._refusal()
@@ -202,50 +199,6 @@ class Lifecycle:
         if board.refusal is None and board.most_failed_loads(slots) >= LOAD_TRIES:
             return EX_UNAVAILABLE, f"the model could not be loaded, {LOAD_TRIES} times: {board.reason}"
         return board.refusal
-
-    def _ring(self, doorbells: list[Doorbell]) -> None:
-        with self._redis() as connection, self._app.amqp.Producer(connection, auto_declare=False) as producer:
-            for bell in doorbells:
-                message = ChunkMessage(batch=bell.batch, chunk=bell.chunk)
-                self._app.send_task(
-                    TASK_NAME,
-                    kwargs=encode(message),
-                    kwargsrepr=shown(message, pairs=bell.pairs),
-                    queue=queue_name(bell.lane, bell.model),
-                    producer=producer,
-                    retry=False,
-                    ignore_result=True,
-                )
-
-    def _drained(self, lanes: frozenset[Lane]) -> frozenset[Lane]:
-        with self._redis() as connection:
-            client, model = connection.default_channel.client, self._require().model.name
-            return frozenset(lane for lane in lanes if not client.llen(queue_name(lane, model)))
-
-    @contextmanager
-    def _redis(self) -> Iterator[Any]:
-        """A connection for housekeeping; raises BrokerUnavailable for whatever keeps Redis from taking messages."""
-        try:
-            with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=3)
-                yield connection
-        except (redis.RedisError, KombuError, OSError) as error:
-            raise broker_error(error) from error
-
-    def _look_at_redis(self) -> bool:
-        """Whether Redis has answered, so that it is known: Celery would try a wrong password for ever.
-
-        Raises BrokerRefused. That it does not answer yet is Celery's to wait for.
-        """
-        try:
-            with self._redis() as connection:
-                for weakness in weaknesses(connection.default_channel.client):
-                    log.warning("redis should be changed", reason=weakness)
-        except BrokerRefused:
-            raise
-        except BrokerUnavailable:
-            return False
-        return True
 
     def _reconnect(self) -> None:
         if self._consumer is not None and self._consumer.hub is not None:
