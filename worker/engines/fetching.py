@@ -5,6 +5,7 @@ interrupted goes on with the next call. Nothing that is fetched is run: only pla
 (worker/engines/hub_listing.py), and a pickle's tensors are read in a child process (worker/engines/convert.py).
 """
 
+import errno
 import hashlib
 import json
 import shutil
@@ -47,18 +48,17 @@ def fetch_model(home: Path, hub_id: str, *, asked: str, progress: Progress, say:
     (another fetch is at work), Permanent (full disk, wrong bytes).
     """
     folder = folder_of(home, hub_id)
-    with only_fetch(folder), hub_process(folder / ".client") as hub:
-        try:
+    try:
+        with only_fetch(folder), hub_process(folder / ".client") as hub:
             try:
                 offer = hub.ask(hub_id, revision=asked)
             except Unavailable as error:
                 return _without_hub(home, hub_id, asked, error)
             here = _already_here(home, offer)
-            if here is not None:
-                return _present(here, offer.hub_id, asked)
-            return _fetch(folder, offer, hub, progress=progress, say=say)
-        finally:
-            shutil.rmtree(folder / ".client", ignore_errors=True)
+            return _fetch(folder, offer, hub, progress=progress, say=say) if here is None else _present(here, asked)
+    except OSError as error:
+        code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "not_written"
+        raise Permanent(code, f"{folder}: {error.strerror}; mend that, and the same command goes on") from error
 
 
 def _fetch(folder: Path, offer: Offer, hub: HubProcess, *, progress: Progress, say: Say) -> Fetched:
@@ -171,15 +171,15 @@ def _without_hub(home: Path, hub_id: str, asked: str, error: Unavailable) -> Fet
     """What was fetched of this id and revision before does; without it the error stands."""
     for one in installed(home, hub_id):
         if one.asked == asked and _is_whole(one):
-            return _present(one, hub_id, asked, note=f"the hub was not asked: {error.detail}")
+            return _present(one, asked, note=f"the hub was not asked: {error.detail}")
     raise error
 
 
-def _present(here: Installed, hub_id: str, asked: str, *, note: str = "") -> Fetched:
+def _present(here: Installed, asked: str, *, note: str = "") -> Fetched:
     return Fetched(
         directory=here.directory,
         revision=here.revision,
-        hub_id=hub_id,
+        hub_id=here.hub_id or "",
         asked=asked,
         fresh=False,
         downloaded_bytes=0,

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 NEWS_EVERY_S = 0.2
 MAX_ENTRIES = 5_000
+MAX_PATH = 500
 
 
 class Client:
@@ -76,6 +77,7 @@ class Client:
                 "committed_at": entry.get("CommittedDate"),
             }
             for entry in entries[:MAX_ENTRIES]
+            if len(str(entry.get("Path"))) <= MAX_PATH
         ]
         self.tell(event="listing", endpoint=endpoint, files=files)
 

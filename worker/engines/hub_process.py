@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -117,17 +118,16 @@ class HubProcess:
 
 @contextmanager
 def hub_process(folder: Path) -> Iterator[HubProcess]:
-    """Run modelscope's client for the length of a block; all that it writes besides the files is under `folder`."""
-    home = folder / "client"
-    home.mkdir(parents=True, exist_ok=True)
-    errors = home / "errors.log"
+    """Run modelscope's client for the length of a block; all that it writes besides the files is in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    errors = folder / "errors.log"
     with errors.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "worker.engines.hub_client"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=_environment(home),
+            env=_environment(folder),
             start_new_session=True,  # Ctrl-C is for us to answer
         )
     try:
@@ -140,6 +140,7 @@ def hub_process(folder: Path) -> Iterator[HubProcess]:
             if pipe is not None:
                 with suppress(BrokenPipeError):
                     pipe.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _environment(home: Path) -> dict[str, str]:
