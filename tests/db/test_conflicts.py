@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text, update
 from audit.errors import LedgerUnavailable
 from audit.pair import BatchId
 from db import tables
-from db.engine import Database
+from db.engine import POOL_SIZE, Database
 from db.queries import progress
 from tests.support.claims import batch_of
 from tests.support.sql_sessions import another_session, waits_for_a_lock
@@ -106,6 +106,20 @@ def test_every_transaction_has_its_limits(database: Database) -> None:
             shown = [connection.scalar(text(f"SHOW {name}")) for name in ("lock_timeout", "client_encoding")]
             idle = connection.scalar(text("SHOW idle_in_transaction_session_timeout"))
         assert (shown, idle) == (["5s", "UTF8"], "1min")
+
+
+def test_a_process_takes_no_more_connections_than_are_reckoned_with(database: Database, postgres_url: str) -> None:
+    """max_connections is planned with POOL_SIZE a slot; threads that want more wait for each other."""
+    asking = Barrier(POOL_SIZE)
+
+    def ask(_: int) -> int:
+        with database.reading() as connection:
+            asking.wait(timeout=30)  # so many at the same time
+            mine = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+            return int(connection.scalar(mine) or 0)
+
+    with ThreadPoolExecutor(POOL_SIZE * 4) as pool:
+        assert max(pool.map(ask, range(POOL_SIZE * 4))) == POOL_SIZE
 
 
 def test_a_client_that_hangs_in_a_transaction_loses_it(database: Database, postgres_url: str) -> None:
