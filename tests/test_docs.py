@@ -1,7 +1,9 @@
 """Documents that agree with each other: no dead links, no page that nobody finds, two READMEs that say the same."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -109,6 +111,20 @@ def test_settings_that_are_named_exist(document: Path) -> None:
     settings = {f"AUDIT_{name.upper()}" for name in Settings.model_fields}
     named = set(re.findall(r"\bAUDIT_[A-Z][A-Z_]*[A-Z]\b", document.read_text(encoding="utf-8")))
     assert named - settings - OF_COMPOSE == set()
+
+
+def test_the_sql_of_the_readme_runs(sqlite_url: str) -> None:
+    """It is the first thing that people copy; a column that was renamed is found here."""
+    statements = [
+        statement
+        for token in tokens(READMES[0])
+        if token.type == "fence" and token.info == "sql"
+        for statement in re.sub(r"--.*", "", token.content).split(";")
+        if statement.strip()
+    ]
+    assert len(statements) >= 4
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as ledger:
+        assert [ledger.execute(statement).fetchall() for statement in statements] == [[]] * len(statements)
 
 
 def test_both_readmes_have_the_same_headings() -> None:

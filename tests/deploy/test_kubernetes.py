@@ -183,6 +183,7 @@ def test_disruption_budget_and_service_find_their_pods() -> None:
 def test_the_scaler_asks_for_the_model_that_workers_judge_with() -> None:
     """With another name it would find an empty queue, and no worker would ever start."""
     assert f"'{find('ConfigMap', 'caption-audit')['data']['AUDIT_MODEL']}'" in query()
+    assert query() in " ".join((FOLDER.parents[1] / "docs" / "kubernetes.md").read_text().split())
     target = find("ScaledObject", "worker-gpu")["spec"]["scaleTargetRef"]["name"]
     assert find("Deployment", target)
 
