@@ -198,7 +198,7 @@ def report(runs: Sequence[Run], *, command: str, weights_mb: float) -> str:
     lines += [
         "",
         f"The slowest pair took {max(max(run.model_s) for run in runs):.1f} s. By default a pair may take 20 s, and a",
-        "process without a result for 30 s counts as hanging: set both higher for such a model on a CPU with other work.",
+        "process without a result for 30 s counts as hanging: set both higher for such a model on a shared CPU.",
     ]
     return "\n".join(lines) + "\n"
 

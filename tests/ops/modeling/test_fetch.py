@@ -105,7 +105,7 @@ def test_a_person_sees_how_far_it_is(hub: Hub, home: Path, environment: dict[str
         text=True,
     )
     os.close(theirs)
-    told, _ = process.communicate(timeout=90)
+    told, _ = process.communicate(timeout=150)
     shown = os.read(ours, 100_000).decode()
     os.close(ours)
     assert process.returncode == 0

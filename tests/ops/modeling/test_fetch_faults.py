@@ -24,11 +24,11 @@ def test_an_interrupted_fetch_goes_on(
         [*COMMAND, "model", "fetch", ID], env=environment, cwd=home.parent, stderr=subprocess.PIPE, text=True
     )
     try:
-        assert hub.stalled.wait(timeout=60)
+        assert hub.stalled.wait(timeout=150)
         incomplete = f"*/.fetching-*/files/{WEIGHTS}.incomplete"
-        wait_until(lambda: _bytes(home, incomplete) > 4_000_000, timeout_s=60, what="bytes on disk")
+        wait_until(lambda: _bytes(home, incomplete) > 4_000_000, timeout_s=150, what="bytes on disk")
         process.send_signal(how)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=150)
     finally:
         process.kill()
         process.wait()
@@ -99,11 +99,11 @@ def test_two_fetches_do_not_meet(cli: Cli, hub: Hub, environment: dict[str, str]
     hub.stall_after[WEIGHTS] = 5_000_000
     first = subprocess.Popen([*COMMAND, "model", "fetch", ID], env=environment, cwd=tmp_path)
     try:
-        assert hub.stalled.wait(timeout=60)
+        assert hub.stalled.wait(timeout=150)
         assert f"process {first.pid} is fetching" in refused(cli, "model", "fetch", ID, status=75)
         hub.stall_after.clear()
         hub.go_on.set()
-        assert first.wait(timeout=60) == 0
+        assert first.wait(timeout=150) == 0
     finally:
         first.kill()
         first.wait()
@@ -147,12 +147,12 @@ def test_a_disk_that_fills_up_on_the_way_costs_nothing(
         [*COMMAND, "model", "fetch", ID], env=environment | PATIENCE, cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     try:
-        assert hub.stalled.wait(timeout=60)
+        assert hub.stalled.wait(timeout=150)
         filler = tiny_disk / "filler"
         filler.write_bytes(b"\0" * (shutil.disk_usage(tiny_disk).free - 8_000_000))
         hub.stall_after.clear()
         hub.go_on.set()
-        _, errors = process.communicate(timeout=90)
+        _, errors = process.communicate(timeout=150)
     finally:
         process.kill()
         process.wait()
