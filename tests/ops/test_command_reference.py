@@ -11,7 +11,7 @@ import pytest
 from audit.errors import AuditError
 from ops import cli
 from ops.command_reference import EXIT_STATUSES, PROGRAM, Command, commands, main, page
-from tests.support.command_lines import ROOT, code_lines, documents, invocations, refusal
+from tests.support.command_lines import ROOT, code_lines, documents, invocations, refusal, tokens
 
 COMMANDS = [one for one in commands() if not one.is_group]
 PAGE = ROOT / "docs" / "commands.md"
@@ -80,6 +80,20 @@ def test_what_documents_tell_people_to_type_can_be_typed() -> None:
     ]
     assert len([name for name, _ in typed if name == "README.md"]) >= 5
     assert [(name, told) for name, arguments in typed if (told := refusal(arguments))] == []
+
+
+def test_commands_that_documents_name_exist() -> None:
+    """Between backticks, in the middle of a sentence; there a command may stand without its arguments."""
+    named = [
+        (document.name, arguments)
+        for document in documents()
+        for token in tokens(document)
+        if token.type == "code_inline"
+        for arguments in invocations(token.content)
+    ]
+    assert len(named) >= 20
+    told = [(name, refusal(arguments)) for name, arguments in named]
+    assert [(name, text) for name, text in told if text and "Missing parameter" not in text] == []
 
 
 def test_commands_in_the_readme_exist() -> None:

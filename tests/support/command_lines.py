@@ -72,6 +72,8 @@ def refusal(arguments: list[str]) -> str | None:
         context = root.make_context(PROGRAM, rest)
         while isinstance(context.command, TyperGroup):
             words = [*getattr(context, "_protected_args", []), *context.args]
+            if not words:  # the program or a group alone: it shows its help
+                return None
             name, command, rest = context.command.resolve_command(context, words)
             assert command is not None
             context = command.make_context(str(name), rest, parent=context)
