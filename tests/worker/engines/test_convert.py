@@ -15,7 +15,8 @@ def converted(state: object, folder: Path) -> dict[str, torch.Tensor]:
     torch.save(state, source)
     convert(source, target)
     assert sorted(path.name for path in folder.iterdir()) == [target.name, source.name]
-    return load_file(target)
+    back: dict[str, torch.Tensor] = load_file(target)
+    return back
 
 
 def test_every_tensor_comes_through_as_it_was(tmp_path: Path) -> None:
