@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from audit.settings import Settings
+from ops.flower_password import password
 from ops.flower_server import forget_offline, make_flower
 from tests.ops.conftest import Cli
 from tests.support.flower import FlowerSeen, basic, flower_running, free_port, received, send_events
@@ -214,6 +215,15 @@ def test_the_password_is_made_once_and_readable_by_its_owner_alone(redis_url: st
     assert [file.name for file in path.parent.iterdir() if "flower" in file.name] == ["flower-password"]
     assert passwords[0] not in (tmp_path / "flower.out").read_text()
     assert str(path) in (tmp_path / "flower.out").read_text()
+
+
+def test_a_password_file_that_others_can_read_is_closed(tmp_path: Path) -> None:
+    """Whoever copied it here may have had another umask."""
+    path = tmp_path / "flower-password"
+    path.write_text("correct horse battery\n")
+    path.chmod(0o644)
+    assert password(Settings.model_validate({"home": tmp_path})) == "correct horse battery"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_proxy_may_show_it_under_a_path(redis_url: str, tmp_path: Path) -> None:

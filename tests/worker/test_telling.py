@@ -76,3 +76,4 @@ def test_a_ledger_that_takes_no_news_still_takes_verdicts(telling: Settings, tmp
         batch = submitted(telling, small_manifest(tmp_path, pairs=8))
         assert finished(telling, batch, watch=worker).yes >= 1
         assert len(worker.events("worker not told of")) <= 1
+        assert worker.events("housekeeping failed") == worker.events("housekeeping waits") == []
