@@ -21,6 +21,7 @@ from tests.compose.project import Failed, Project, image_size, wait_until
 
 BROKEN = 10
 """Samples that demo.samples spoils on purpose."""
+CHUNK_PAIRS = 64
 STOP_OR_GO = (
     "import glob, json, os, sys; "
     "path = glob.glob(os.environ['AUDIT_HOME'] + '/run/worker-*.json')[0]; "
@@ -34,7 +35,8 @@ def main() -> int:
     parser.add_argument("--compose", default=os.environ.get("COMPOSE", "docker compose"), help="the compose command")
     parser.add_argument("--pairs", type=int, default=2000, help="how many pictures to draw")
     chosen = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts what it puts behind itself without it
+        signal.signal(number, _interrupt)
     started = time.monotonic()
 
     def say(text: str) -> None:
@@ -112,7 +114,8 @@ def submit(project: Project, *, pairs: int) -> tuple[int, int]:
     draw = ("-m", "demo.samples", "/out", "--count", str(pairs))
     place = ("-v", f"{project.values['PICTURES']}:/out", "-u", user, "--entrypoint", "python")
     project.run("run", "--rm", "--no-deps", "-T", *place, "worker", *draw, limit_s=900)
-    asked = project.inside("worker", "caption-audit", "submit", "/pictures/samples.csv", "--json")
+    small = ("env", f"AUDIT_CHUNK_PAIRS={CHUNK_PAIRS}")  # many chunks, so that a kill finds some of them undone
+    asked = project.inside("worker", *small, "caption-audit", "submit", "/pictures/samples.csv", "--json")
     if asked.returncode:
         raise Failed(f"submit ended with {asked.returncode}: {asked.stderr[-1000:]}")
     told = json.loads(asked.stdout)
@@ -126,7 +129,7 @@ def disturb(project: Project, batch: int, submitted: int) -> dict[str, str]:
     """Kill the worker's container, and then Redis, in the middle of the batch."""
     figures: dict[str, str] = {}
     _wait_for(project, batch, submitted // 8)
-    before = _done(project, batch)
+    before = _in_the_middle(project, batch, submitted)
     project.say(f"killing the worker's container with {before} of {submitted} pairs done")
     began = time.monotonic()
     project.run("kill", "-s", "KILL", "worker")
@@ -139,7 +142,8 @@ def disturb(project: Project, batch: int, submitted: int) -> dict[str, str]:
     _wait_for(project, batch, max(submitted // 2, before + 1))
     now = "SELECT extract(epoch FROM clock_timestamp())"
     at = float(project.sql(now))
-    project.say(f"killing Redis with {_done(project, batch)} of {submitted} pairs done")
+    before = _in_the_middle(project, batch, submitted)
+    project.say(f"killing Redis with {before} of {submitted} pairs done")
     began = time.monotonic()
     project.run("kill", "-s", "KILL", "redis")
     project.run("start", "redis")
@@ -178,6 +182,13 @@ def account(project: Project, batch: int, submitted: int) -> dict[str, str]:
 
 def _done(project: Project, batch: int) -> int:
     return project.number(f"SELECT count(*) FROM outcomes WHERE batch = {batch}")
+
+
+def _in_the_middle(project: Project, batch: int, submitted: int) -> int:
+    done = _done(project, batch)
+    if done >= submitted:
+        raise Failed("the batch was finished before something could be killed: take more --pairs")
+    return done
 
 
 def _wait_for(project: Project, batch: int, outcomes: int) -> None:

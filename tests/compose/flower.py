@@ -26,10 +26,10 @@ def check_flower(project: Project) -> None:
 
 
 def _workers(url: str, login: tuple[str, str]) -> list[str]:
-    status, body = _ask(f"{url}/api/workers", login)
+    status, body = _ask(f"{url}/api/workers?status=1", login)
     if status != 200:
         raise Failed(f"Flower answers {status} with the password: {body[:200]!r}")
-    return sorted(json.loads(body))
+    return sorted(name for name, alive in json.loads(body).items() if alive)
 
 
 def _ask(url: str, login: tuple[str, str] | None = None) -> tuple[int, bytes]:
