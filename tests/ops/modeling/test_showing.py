@@ -95,6 +95,9 @@ def test_the_newest_record_decides_whatever_the_copying_did_to_dates(home: Path)
         (folder / "fetched.json").write_text(json.dumps({"id": ID, "fetched_at": when}))
     os.utime(home / "models" / "small-ofa" / "bbbbbbbbbbbb" / "configuration.json")
 
+    aside = home / "models" / "small-ofa" / ".replaced-cccccccccccc"
+    shutil.copytree(DEMO_MODEL, aside)
+    (aside / "fetched.json").write_text(json.dumps({"id": ID, "fetched_at": "2026-04-01T00:00:00+00:00"}))
     settings = Settings.model_validate({"home": home, "model": ID})
     assert model_directory(settings).name == "aaaaaaaaaaaa"
     (home / "models" / "small-ofa" / "aaaaaaaaaaaa" / "merges.txt").unlink()
