@@ -25,6 +25,8 @@ from worker.telemetry import configure_logs, logger
 
 log = logger(__name__)
 EX_LOAD_FAILED = 71
+REPLACEMENT_WAIT_S = 2.0
+"""Children that leave at once are replaced at once, until Celery gives up with a status of its own."""
 REFUSAL_WAIT_S = 10.0
 """Longest that a child waits for the main process to read the board; housekeeping looks every AUDIT_FEED_EVERY_S."""
 
@@ -44,6 +46,10 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
     settings, board = workplace.settings, workplace.board
     slot = workplace.slots[slot_number % len(workplace.slots)]
     configure_logs(settings.log_level)
+    if board.refusal is not None:
+        # The worker is about to end, and this process replaces the one that said why: it need not find out again.
+        time.sleep(REPLACEMENT_WAIT_S)
+        _leave("the worker is ending")
     board.started(slot_number, os.getpid())
     try:
         return _open(workplace, slot, slot_number, worker)
