@@ -52,7 +52,7 @@ def _update(file: Path, *, write: bool = False) -> str | None:
 
 
 def _default(value: object) -> str:
-    if value is None:
+    if value is None or value == "":
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
