@@ -10,7 +10,7 @@ from worker.engines.base import DeviceMemory, Hardware
 
 GB = 1e9
 WORKING_BYTES = 500_000_000
-"""What a pass of one pair needs beside the weights, generously: by count OFA-large takes 0.2 GB in bf16, 0.4 in fp32."""
+"""What a pass of one pair needs beside the weights, amply: by count OFA-large takes 0.2 GB in bf16, 0.4 in fp32."""
 NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "_ALLOC_FAILED")
 """An allocation that failed, by whichever library: the process is well, unlike after other CUDA errors."""
 BROKEN_DEVICE = ("CUDA", "cuDNN", "CUDNN", "CUBLAS", "device-side", "NVML")
