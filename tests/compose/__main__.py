@@ -47,7 +47,7 @@ def main() -> int:
         try:
             figures = rehearse(project, pairs=chosen.pairs)
         except (Failed, KeyboardInterrupt) as error:
-            say(f"FAILED: {error or 'interrupted'}")
+            say(f"FAILED: {str(error) or 'interrupted'}")
             if isinstance(error, Failed):
                 _show_logs(project)
             return 130 if isinstance(error, KeyboardInterrupt) else 1
