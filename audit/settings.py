@@ -31,7 +31,8 @@ class Settings(BaseSettings):
         Path("var"), description="Folder that holds audit.db, redis/, models/ and logs/; relative to where you stand."
     )
     model: str = Field(
-        "demo", description="Model to judge with: `demo`, a directory, or a fetched ModelScope id (id@revision pins it)."
+        "demo",
+        description="Model to judge with: `demo`, a directory, or a fetched ModelScope id (id@revision pins it).",
     )
     database_url: SecretStr | None = Field(
         None,
