@@ -17,9 +17,10 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     pip() { /opt/caption-audit/bin/pip "$@"; } \
  && grep -E '^torch==' requirements.lock > torch.lock \
  && pip install --no-compile --no-deps ${TORCH_INDEX:+--retries 2 --extra-index-url "$TORCH_INDEX"} -r torch.lock \
- && if [ "${TORCH_INDEX##*/}" = cpu ] && ! grep -qx 'cuda: Optional\[str\] = None' \
-      /opt/caption-audit/lib/python3.*/site-packages/torch/version.py; then \
-      echo "no build of torch for CPU was found: does $TORCH_INDEX answer? For CUDA: --build-arg TORCH_INDEX=" >&2; exit 1; \
+ && cuda=$(python3 -c 'import runpy, sys; print(runpy.run_path(sys.argv[1])["cuda"] or "")' \
+      /opt/caption-audit/lib/python3.*/site-packages/torch/version.py) \
+ && if [ "${TORCH_INDEX##*/}" = cpu ] && [ -n "$cuda" ]; then \
+      echo "torch came for CUDA $cuda: does $TORCH_INDEX answer? If CUDA is meant: --build-arg TORCH_INDEX=" >&2; exit 1; \
     fi
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/caption-audit/bin/pip install --no-compile -r requirements.lock
