@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, select, text
 
 from audit.errors import AuditError, LedgerRefused, LedgerUnavailable, UsageError
 from db.engine import LIMITS, Database
+from db.tables import schema_serves
 
 HEAD = "0002"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -32,13 +33,21 @@ def current_revision(database: Database) -> str | None:
         return _revision(connection)
 
 
+def served_revision(database: Database) -> tuple[str | None, bool]:
+    """The ledger's revision, and whether this code may work with it: its own, or a newer one that only added."""
+    with database.reading() as connection:
+        revision = _revision(connection)
+        return revision, _serves(connection, revision)
+
+
 def ensure_schema(database: Database) -> None:
     """Create the schema in an empty database, and bring a SQLite file of an older version up to date.
 
-    A PostgreSQL ledger of an older version is refused with the cure, since a team decides when it migrates.
+    A PostgreSQL ledger of an older version is refused with the cure, since a team decides when it migrates. A newer one
+    that still serves this version is used: a process may start anew in the middle of a rolling upgrade.
     """
-    revision = current_revision(database)
-    if revision == HEAD:
+    revision, serves = served_revision(database)
+    if serves:
         return
     _refuse_newer(revision)
     if revision is not None and not database.is_sqlite:
@@ -56,7 +65,10 @@ def ensure_schema(database: Database) -> None:
 
 
 def upgrade(database: Database) -> None:
-    """Migrate to HEAD in one transaction; a second migrator waits and finds nothing to do. Refuses a newer schema."""
+    """Migrate to HEAD in one transaction; a second migrator waits and finds nothing to do.
+
+    A newer schema is left as it is when it serves this version, and refused otherwise.
+    """
     database.transact(_upgrade)
 
 
@@ -104,12 +116,19 @@ def _upgrade(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         connection.exec_driver_sql(LIMITS)
     revision = _revision(connection)
-    if revision == HEAD:
+    if _serves(connection, revision):
         return
     _refuse_newer(revision)
     from alembic import command
 
     command.upgrade(alembic_config(connection), HEAD)
+
+
+def _serves(connection: Connection, revision: str | None) -> bool:
+    if revision is None or revision <= HEAD:
+        return revision == HEAD
+    oldest: str | None = connection.scalar(select(schema_serves.c.oldest))
+    return oldest is not None and oldest <= HEAD
 
 
 def _refuse_newer(revision: str | None) -> None:

@@ -206,3 +206,10 @@ workers = Table(
     Column("device_bytes", BigInteger),
     Column("seen_at", Double, nullable=False),
 )
+
+schema_serves = Table(
+    "schema_serves",
+    metadata,
+    # One row: the schema revision of the oldest code that this ledger still serves; only contracting raises it.
+    Column("oldest", Text, primary_key=True),
+)

@@ -85,7 +85,7 @@ def _settings() -> Settings:
         if os.environ.pop(name, ""):
             _say(f"the demo ignores {name}: it uses a ledger and a Redis of its own under AUDIT_HOME")
     os.environ.update(OVERRIDES)
-    # The small model needs no GPU, and a first try must not fail for a driver; AUDIT_DEVICES takes it there all the same.
+    # The small model needs no GPU, and a first try must not fail for a driver; AUDIT_DEVICES=auto takes one.
     os.environ.setdefault("AUDIT_DEVICES", "cpu")
     return read_settings()
 

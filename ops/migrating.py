@@ -36,41 +36,43 @@ def upgrade(
 
     Exit status 2 for what an operator must change (password, name, privilege), 69 when the database does not answer.
     """
-    from db.schema import HEAD, patiently
+    from db.schema import current_revision, patiently
     from ops.show import print_json
 
     before: list[str | None] = []
     with any_ledger(create=True) as (_, database):
         patiently(lambda: before.append(_upgraded(database)), wait_s=wait, waiting=_say_waiting)
-    was = before[-1]
+        now, was = current_revision(database), before[-1]
     if as_json:
-        print_json({"revision": HEAD, "was": was, "changed": was != HEAD})
+        print_json({"revision": now, "was": was, "changed": was != now})
     else:
-        print(f"the ledger has schema {HEAD}" + (f" (was {was or 'empty'})" if was != HEAD else ", as before"))
+        print(f"the ledger has schema {now}" + (f" (was {was or 'empty'})" if was != now else ", as before"))
 
 
 @app.command(epilog=examples("caption-audit db check || caption-audit db upgrade", "caption-audit db check --json"))
 def check(as_json: JsonOption = False) -> int:
-    """Say whether the ledger has the schema that this version needs.
+    """Say whether the ledger has the schema that this version needs, or a newer one that still serves it.
 
     Exit status 0: it has; 1: another one, or no tables yet; 2: there is no ledger, or it lets nobody in; 69: it does
     not answer.
     """
-    from db.schema import HEAD, current_revision
+    from db.schema import HEAD, served_revision
     from ops.show import print_json
 
     with any_ledger() as (_, database):
-        revision = current_revision(database)
+        revision, serves = served_revision(database)
     if as_json:
-        print_json({"revision": revision, "needed": HEAD, "ok": revision == HEAD})
+        print_json({"revision": revision, "needed": HEAD, "ok": serves})
     elif revision == HEAD:
         print(f"the ledger has schema {HEAD}, which this version needs")
+    elif serves:
+        print(f"the ledger has schema {revision}, which still serves this version ({HEAD})")
     elif revision is not None and revision > HEAD:
         print(f"the ledger has schema {revision}, this version knows {HEAD}: upgrade caption-audit")
     else:
         has = f"schema {revision}" if revision else "no tables yet"
         print(f"the ledger has {has}, this version needs schema {HEAD}: caption-audit db upgrade")
-    return 0 if revision == HEAD else 1
+    return 0 if serves else 1
 
 
 @app.command(epilog=examples("caption-audit db current", "caption-audit db current --json"))

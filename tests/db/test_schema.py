@@ -7,11 +7,11 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from audit.errors import LedgerUnavailable, UsageError
 from db.engine import Database, open_database
-from db.schema import HEAD, MIGRATIONS, alembic_config, current_revision, ensure_schema
+from db.schema import HEAD, MIGRATIONS, alembic_config, current_revision, ensure_schema, upgrade
 from db.tables import metadata
 from tests.conftest import fresh_database
 from tests.support.sql_sessions import driver_url
@@ -57,11 +57,27 @@ def test_two_processes_that_migrate_an_empty_ledger_at_once_agree(empty_url: str
     database.close()
 
 
-def test_a_newer_ledger_is_left_alone(database: Database) -> None:
+def test_a_newer_ledger_that_no_longer_serves_is_left_alone(database: Database) -> None:
     """An old worker must not write into a schema that it does not know."""
-    database.transact(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    _make_newer(database, serves="9998")
     with pytest.raises(UsageError, match="schema_newer"):
         ensure_schema(database)
+
+
+def test_a_newer_ledger_that_only_added_serves_on(database: Database) -> None:
+    """A worker of the last version that crashes in the middle of a rolling upgrade starts again, and judges."""
+    _make_newer(database, serves=HEAD)
+    ensure_schema(database)
+    upgrade(database)
+    assert current_revision(database) == "9999"
+
+
+def _make_newer(database: Database, *, serves: str) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text("UPDATE schema_serves SET oldest = :serves"), {"serves": serves})
+
+    database.transact(work)
 
 
 def test_a_ledger_that_does_not_answer_is_named_without_its_password() -> None:

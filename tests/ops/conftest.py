@@ -34,7 +34,7 @@ def cli(environment: dict[str, str], tmp_path: Path) -> Cli:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,  # a machine that is busy with other things, not a limit of the command
             check=False,
         )
 

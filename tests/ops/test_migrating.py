@@ -3,14 +3,14 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Timer
+from subprocess import PIPE, Popen
 
 import pytest
 from sqlalchemy import text
 
 from db.engine import open_database
 from db.schema import HEAD, alembic_config
-from tests.ops.conftest import Cli
+from tests.ops.conftest import COMMAND, Cli
 from tests.support.manifests import small_manifest
 from tests.support.postgres_server import PostgresServer
 from tests.support.sql_sessions import as_admin, driver_url
@@ -34,6 +34,13 @@ def database_of(server: PostgresServer, name: str, *, revision: str | None = HEA
     if revision is not None:
         migrate(server.url(name), revision)
     return server.url(name)
+
+
+def execute(url: str, statement: str) -> None:
+    """One statement in a ledger of its own."""
+    database = open_database(driver_url(url))
+    database.transact(lambda connection: connection.execute(text(statement)))
+    database.close()
 
 
 def migrate(url: str, revision: str) -> None:
@@ -96,12 +103,15 @@ def test_an_old_schema_on_sqlite_upgrades_itself(cli: Cli, tmp_path: Path) -> No
     assert cli("db", "current").stdout == f"{HEAD}\n"
 
 
-def test_a_newer_schema_is_left_alone(cli: Cli, server: PostgresServer) -> None:
-    """An old version must not write into tables that it does not know, nor migrate them."""
+def test_a_newer_schema_serves_as_long_as_it_only_adds(cli: Cli, server: PostgresServer) -> None:
+    """In a rolling upgrade an old version may start again; later it must not write into tables it does not know."""
     url = database_of(server, "newer")
-    database = open_database(driver_url(url))
-    database.transact(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'")))
-    database.close()
+    execute(url, "UPDATE alembic_version SET version_num = '9999'")
+    assert cli("status", DATABASE_URL=url).returncode == 0  # so far it has only added
+    still = cli("db", "check", DATABASE_URL=url)
+    assert (still.returncode, f"9999, which still serves this version ({HEAD})" in still.stdout) == (0, True)
+    assert cli("db", "upgrade", DATABASE_URL=url).stdout == "the ledger has schema 9999, as before\n"
+    execute(url, "UPDATE schema_serves SET oldest = '9999'")
     for command in (("status",), ("db", "upgrade"), ("worker",)):
         told = cli(*command, DATABASE_URL=url, AUDIT_ENGINE="stub", REDIS_URL=NOWHERE, AUDIT_START_WAIT_S="60")
         assert (told.returncode, "upgrade caption-audit" in told.stderr) == (2, True), told.stderr
@@ -185,15 +195,19 @@ def test_a_role_that_may_not_make_tables_is_told_who_may(cli: Cli, server: Postg
     assert (told.returncode, "permission denied for table" in told.stderr) == (2, True), told.stderr
 
 
-def test_upgrading_waits_for_a_server_that_is_still_starting(cli: Cli, own_postgres: PostgresServer) -> None:
+def test_upgrading_waits_for_a_server_that_is_still_starting(
+    cli: Cli, environment: dict[str, str], own_postgres: PostgresServer
+) -> None:
     """Services of one host start together; the migration must not lose that race."""
     own_postgres.create("late")
     own_postgres.kill()
     told = cli("db", "upgrade", "--wait", "0.5", DATABASE_URL=own_postgres.url("late"))
     assert told.returncode == 69
-    starting = Timer(1.0, own_postgres.start)
-    starting.start()
-    told = cli("db", "upgrade", "--wait", "60", DATABASE_URL=own_postgres.url("late"))
-    starting.join()
-    assert (told.returncode, told.stdout) == (0, f"the ledger has schema {HEAD} (was empty)\n")
-    assert told.stderr.startswith("waiting: the ledger does not answer: ")
+    command = [*COMMAND, "db", "upgrade", "--wait", "60"]
+    env = environment | {"DATABASE_URL": own_postgres.url("late")}
+    with Popen(command, env=env, stdout=PIPE, stderr=PIPE, text=True) as waiting:
+        assert waiting.stderr is not None
+        assert waiting.stderr.readline().startswith("waiting: the ledger does not answer: ")
+        own_postgres.start()
+        output, _ = waiting.communicate(timeout=120)
+    assert (waiting.returncode, output) == (0, f"the ledger has schema {HEAD} (was empty)\n")

@@ -32,6 +32,9 @@ FROM (
 
 def upgrade() -> None:
     _workers()
+    # A migration that only expands leaves this row alone; one that contracts raises it to the oldest version it serves.
+    serves = op.create_table("schema_serves", sa.Column("oldest", sa.Text, primary_key=True))
+    op.bulk_insert(serves, [{"oldest": "0001"}])
     sqlite = op.get_bind().dialect.name == "sqlite"
     clock = (
         "((julianday('now') - 2440587.5) * 86400.0)"
