@@ -205,17 +205,20 @@ def _alone(question: Question, problem: EngineFault, *, desk: Desk) -> Verdict |
 
 
 def _with_the_device_alone(question: Question, problem: OutOfDeviceMemory, *, desk: Desk) -> Verdict | Failure:
-    """The last tries, while the neighbours wait and give back what they have cached."""
+    """The last tries, while the neighbours wait and give back what they have cached.
+
+    Raises EngineFault when the canary does not fit either: somebody else has the memory, and the pair is innocent.
+    """
     detail = problem.detail
-    if desk.device is not None:
-        with desk.device.alone(patience_s=ALONE_PATIENCE_S):
-            for number in range(LAST_TRIES):
-                time.sleep(number * PAUSE_S)
-                try:
-                    return Verdict(scores=desk.engine.judge([question])[0])
-                except OutOfDeviceMemory as error:
-                    detail = error.detail
-                desk.engine.release_memory()
+    with desk.device.alone(patience_s=ALONE_PATIENCE_S) if desk.device else nullcontext():
+        for number in range(LAST_TRIES if desk.device else 0):
+            time.sleep(number * PAUSE_S)
+            try:
+                return Verdict(scores=desk.engine.judge([question])[0])
+            except OutOfDeviceMemory as error:
+                detail = error.detail
+            desk.engine.release_memory()
+        desk.prove(desk.engine)
     return Failure(code="out_of_device_memory", detail=f"the pair alone does not fit the device: {detail}")
 
 

@@ -210,6 +210,22 @@ def test_a_pair_that_never_fits_is_blamed_alone_after_the_last_tries(
     assert codes(judged(chunk, folder, at)) == ["Yes", "out_of_device_memory", "No"]
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_device_that_somebody_else_has_filled_is_no_pairs_fault(
+    shared: bool, folder: Path, decoders: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    """Another program on the GPU would turn every pair of every chunk into a failure that nobody tries again."""
+
+    class Full(StubEngine):
+        def judge(self, questions: Sequence[Question]) -> list[Scores]:
+            raise OutOfDeviceMemory("out_of_device_memory", f"another program has it all ({len(questions)} pairs)")
+
+    lock = DeviceLock(tmp_path, "GPU-1") if shared else None
+    at = with_engine(desk(decoders, micro_batch=2, device=lock), Full())
+    with pytest.raises(OutOfDeviceMemory, match="another program"):
+        judged(pairs(("red.png", "stub:yes"), ("red.png", "stub:no")), folder, at)
+
+
 CARD = EngineCard(engine="e", model="m", revision="r", precision="p", device="d", prompt="q", preprocessing="x")
 
 
