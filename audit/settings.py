@@ -18,6 +18,8 @@ from audit.errors import UsageError
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo" / "model"
+OWN_NAMES = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
+"""Fields whose variable has no AUDIT_ before it."""
 SOCKET_PATH_LIMIT = 100
 """Bytes in a Unix socket's path: the kernel's limit is 108 with the closing NUL, and Redis adds a suffix at start."""
 
@@ -126,6 +128,14 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return Path(os.path.abspath(value.expanduser()))
 
+    @field_validator("redis_url")
+    @classmethod
+    def _leads_to_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        # Celery would show what it takes for the port: a piece of a password with a / or a # in it.
+        if value is not None and not _is_redis_url(value.get_secret_value()):
+            raise ValueError("must be redis://:PASSWORD@HOST:PORT/0 or unix:///PATH, the password with %-escapes")
+        return value
+
     @model_validator(mode="after")
     def _limits_agree(self) -> "Settings":
         if self.lease_s <= self.pair_limit_s:
@@ -231,20 +241,33 @@ def _with_password(url: SecretStr, password: SecretStr | None) -> str:
     return parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{server}").geturl()
 
 
+def _is_redis_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port, database = parts.port, parts.path.strip("/")
+    except ValueError:
+        return False
+    if port == 0 or parts.fragment or "@" in parts.query:
+        return False
+    if parts.scheme in ("unix", "redis+socket"):
+        return True
+    return parts.scheme in ("redis", "rediss") and (not database or database.isdecimal())
+
+
 def _looks_like_path(model: str) -> bool:
     return model.startswith(("/", ".", "~")) or os.path.isdir(model)
 
 
 def _variable(field: str) -> str:
-    return field if field.isupper() else f"AUDIT_{field.upper()}"
+    return OWN_NAMES.get(field.lower()) or f"AUDIT_{field.upper()}"
 
 
 def _parse(environment: Mapping[str, str]) -> Settings:
     fields: dict[str, str] = {}
     for name in Settings.model_fields:
-        alias = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}.get(name, f"AUDIT_{name.upper()}")
-        if environment.get(alias, "") != "":
-            fields[name] = environment[alias]
+        variable = _variable(name)
+        if environment.get(variable, "") != "":
+            fields[name] = environment[variable]
     return Settings.model_validate(fields)
 
 

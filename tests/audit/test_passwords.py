@@ -33,8 +33,43 @@ def test_a_password_does_not_show() -> None:
 
 
 @pytest.mark.parametrize("name", ["DATABASE", "REDIS"])
-@pytest.mark.parametrize("url", ["", "scheme://me:other@server/0", "unix:///run/x.sock"])
+@pytest.mark.parametrize("url", ["", "redis://me:other@server/0", "unix:///run/x.sock"])
 def test_a_password_without_a_place_is_refused(name: str, url: str) -> None:
     """One of two passwords would win silently, or none would be used at all."""
     with pytest.raises(UsageError, match=f"AUDIT_{name}_PASSWORD is set, but {name}_URL"):
         read_settings({f"{name}_URL": url, f"AUDIT_{name}_PASSWORD": "hush"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:se#cret@h:6379/0",
+        "redis://:se/cret@h:6379/0",
+        "redis://:12/se@h:6379/0",
+        "redis://:12#se@h:6379/0",
+        "redis://:12?se@h:6379/0",
+        "redis+socket://:se#cret@/run/redis.sock",
+        "redis://[se:cret@h/0",
+        "redis://:secret@h:99999/0",
+        "amqp://me:secret@h/0",
+        "secret@h:6379",
+    ],
+)
+def test_a_redis_url_that_a_password_has_broken_is_refused_without_showing_it(url: str) -> None:
+    """Celery would end with what it took for the port: a piece of the password."""
+    with pytest.raises(UsageError, match="bad_setting: REDIS_URL: must be redis://") as caught:
+        read_settings({"REDIS_URL": url})
+    assert not any(piece in caught.value.detail for piece in ("'se", "12", "secret", "cret@"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h", "redis://h:6379", "redis://h:6379/", "redis://me:p%23@h:6379/3", "rediss://h/0?ssl_cert_reqs=none",
+        "redis://[::1]:6379/0", "redis+socket:///run/redis.sock", "redis+socket://%2Frun%2Fredis.sock",
+    ],
+)  # fmt: skip
+def test_every_url_that_celery_understands_is_taken(url: str) -> None:
+    """A check that is stricter than what it guards would stop systems that run."""
+    assert read_settings({"REDIS_URL": url}).broker_url == url
+    assert parse_url(url)["transport"]
