@@ -108,7 +108,8 @@ def _check_bytes(files: Path, listed: tuple[ListedFile, ...] | list[ListedFile])
 
 def _convert(files: Path, listing: Listing, *, say: Say) -> dict[str, str]:
     """Leave model.safetensors in the place of the pickle; returns the pickle's sha256, for the record."""
-    source, target, note = files / WEIGHTS[1], files / WEIGHTS[0], files / ".converted"
+    # The note stands beside the files, which are cleared of all that is no part of the model.
+    source, target, note = files / WEIGHTS[1], files / WEIGHTS[0], files.parent / "converted"
     if not target.exists():
         say(f"converting {source.name} ({listing.weights.size / 1e6:,.1f} MB) to {target.name}")
         # Written down first: the pickle is gone before the record is made.

@@ -1,7 +1,7 @@
 """The folder in which a download grows: beside the finished revisions, hidden from them, resumed by the next fetch.
 
 models/<name>/.fetch.lock           held while a fetch of this name is at work
-models/<name>/.fetching-<digest>/   files/ that come, client/ of modelscope; <digest> is that of the hub's listing
+models/<name>/.fetching-<digest>/   files/ that come, cache/ of modelscope; <digest> is that of the hub's listing
 models/<name>/<revision>/           published by one rename
 """
 

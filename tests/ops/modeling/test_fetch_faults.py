@@ -1,5 +1,6 @@
 """What goes wrong while a model is fetched: it says so in one line, nothing half-done is visible, and it goes on."""
 
+import io
 import shutil
 import signal
 import subprocess
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.ops.conftest import COMMAND
 from tests.support.fetching import ID, PATIENCE, WEIGHTS, Cli, fetched, refused, visible
@@ -180,3 +182,16 @@ def test_unknown_ids_and_revisions_are_usage_errors(cli: Cli) -> None:
     assert "iic/nothing" in refused(cli, "model", "fetch", "iic/nothing", status=2)
     assert "no revision 'v99'" in refused(cli, "model", "fetch", ID, "--revision", "v99", status=2)
     assert "no ModelScope id" in refused(cli, "model", "fetch", "../x", status=2)
+
+
+def test_what_stops_behind_the_conversion_does_not_stop_the_next_fetch(cli: Cli, hub: Hub) -> None:
+    """The pickle is gone by then. A model that is refused there is refused again in the same words, not for a lack of
+    our own notes; an interruption there would have ended every later fetch as well."""
+    stream = io.BytesIO()
+    torch.save({"encoder.embed_tokens.weight": torch.zeros(3, 4)}, stream)
+    files = hub.models[ID]["master"]
+    del files[WEIGHTS]
+    files["pytorch_model.bin"] = stream.getvalue()
+    line = refused(cli, "model", "fetch", ID, status=2)
+    assert "encoder.embed_tokens.weight is (3, 4)" in line
+    assert refused(cli, "model", "fetch", ID, status=2) == line
