@@ -199,7 +199,7 @@ class Settings(BaseSettings):
     def broker_url(self) -> str:
         """Celery's broker URL; it may hold a password: never log it."""
         if self.redis_url:
-            url = _with_password(self.redis_url, self.redis_password)
+            url = _with_proof(_with_password(self.redis_url, self.redis_password))
             # redis-cli and redis-py say unix://, Celery says redis+socket://.
             return f"redis+socket://{url.removeprefix('unix://')}" if url.startswith("unix://") else url
         return f"redis+socket://{quote(str(self.redis_socket))}"
@@ -239,6 +239,14 @@ def _with_password(url: SecretStr, password: SecretStr | None) -> str:
     parts = urlsplit(url.get_secret_value())
     user, _, server = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{server}").geturl()
+
+
+def _with_proof(url: str) -> str:
+    """A rediss:// URL that says nothing of certificates, with a demand for a good one: Celery would take any."""
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or "ssl_cert_reqs=" in parts.query:
+        return url
+    return parts._replace(query="&".join(filter(None, [parts.query, "ssl_cert_reqs=required"]))).geturl()
 
 
 def _is_redis_url(url: str) -> bool:

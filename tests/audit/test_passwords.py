@@ -1,4 +1,6 @@
-"""Passwords beside the URLs: any characters work, and none of them shows."""
+"""What stands beside a URL or in it: passwords of any characters, that never show, and TLS that proves something."""
+
+from ssl import CERT_NONE, CERT_REQUIRED
 
 import pytest
 from hypothesis import given
@@ -73,3 +75,17 @@ def test_every_url_that_celery_understands_is_taken(url: str) -> None:
     """A check that is stricter than what it guards would stop systems that run."""
     assert read_settings({"REDIS_URL": url}).broker_url == url
     assert parse_url(url)["transport"]
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("rediss://:p@h:6380/0", "rediss://:p@h:6380/0?ssl_cert_reqs=required"),
+        ("rediss://h/0?ssl_ca_certs=/ca.pem", "rediss://h/0?ssl_ca_certs=/ca.pem&ssl_cert_reqs=required"),
+        ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none"),
+    ],
+)
+def test_tls_to_redis_wants_a_good_certificate_unless_told_otherwise(url: str, asked: str) -> None:
+    """Left to itself, Celery accepts any certificate, and hands the password to whoever stands in between."""
+    assert read_settings({"REDIS_URL": url}).broker_url == asked
+    assert parse_url(asked)["ssl"]["ssl_cert_reqs"] == (CERT_NONE if "none" in url else CERT_REQUIRED)
