@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from audit.errors import Unavailable, UsageError
 from worker.slots import Slot
@@ -13,6 +14,7 @@ from worker.telemetry import logger
 log = logger(__name__)
 LIMIT_S = 120.0
 """Importing torch and starting CUDA take seconds; on a cold disk, a minute."""
+END_S = 5.0
 CURE = "set AUDIT_DEVICES=cpu"
 
 
@@ -29,7 +31,9 @@ def check_devices(slots: Sequence[Slot], environ: Mapping[str, str]) -> None:
     finally:
         for process in probes.values():
             process.kill()
-            process.communicate()
+        for process in probes.values():
+            with suppress(subprocess.TimeoutExpired):  # one that hangs in the driver is left to it
+                process.communicate(timeout=END_S)
 
 
 def _start(slot: Slot, environ: Mapping[str, str]) -> "subprocess.Popen[str]":

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,22 @@ def test_each_device_is_asked_by_itself(tmp_path: Path, monkeypatch: pytest.Monk
     """One process a device: CUDA stops reading its list at the first name that it does not know."""
     check(tmp_path, monkeypatch, "pass", devices="GPU-1111,MIG-2222,3")
     assert sorted((tmp_path / "seen").read_text().split()) == ["3", "GPU-1111", "MIG-2222"]
+
+
+def test_a_look_that_cannot_be_ended_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that hangs in a driver outlives its kill; a refusal must not hang with it."""
+    seen = tmp_path / "seen"
+    hang = '(subprocess.Popen(["sleep", "90"]), open(path, "a").write("hangs"), time.sleep(90))'  # holds the pipes
+    wait = '[time.sleep(0.05) for _ in range(1200) if "hangs" not in open(path).read()]'
+    init = (
+        f"import subprocess, time; path = {str(seen)!r}; "
+        f'{hang} if os.environ["CUDA_VISIBLE_DEVICES"] == "3" else {wait}; raise RuntimeError("no NVIDIA driver")'
+    )
+    began = time.monotonic()
+    with pytest.raises(AuditError, match="device 7 does not compute"):
+        check(tmp_path, monkeypatch, init, devices="7,3")
+    assert "hangs" in seen.read_text()
+    assert time.monotonic() - began < 80
 
 
 def test_cpu_slots_ask_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
