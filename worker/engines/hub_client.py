@@ -15,6 +15,7 @@ loads a model.
 import errno
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -133,6 +134,9 @@ def _kind(error: BaseException) -> tuple[str, str]:
         kind, detail, name = min(kinds, key=lambda one: order.index(one[0]) if one[0] in order else 0)
         return kind, f"{name}: {detail}"
     first = (getattr(error, "message", "") or str(error) or type(error).__name__).splitlines()[0]
+    reason = re.search(r"\[(?:Errno -?\d+|SSL[^\]]*)\] ([^'\"()\[\]]+)", first)
+    if reason:  # all else of urllib3's text is the names of its classes
+        first = ("the proxy: " if "ProxyError" in first else "") + reason[1].strip()
     if not first.isascii():  # some of its messages are in Chinese alone
         first = type(error).__name__
     kinds_by_type: list[tuple[Any, str]] = [
@@ -145,6 +149,10 @@ def _kind(error: BaseException) -> tuple[str, str]:
     for types, kind in kinds_by_type:
         if isinstance(error, types):
             return kind, first
+    if type(error).__name__ == "JSONDecodeError":  # that of requests is one of several
+        return "away", "what answers sends no JSON: a page to sign in at?"
+    if isinstance(error, AttributeError | TypeError | KeyError):
+        return "nonsense", f"{type(error).__name__}: {first}"  # its own code stumbled over what was answered
     if isinstance(error, OSError) and error.errno is not None:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         return "disk_full" if full else "not_written", os.strerror(error.errno)

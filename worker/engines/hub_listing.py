@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from audit.errors import Permanent
+from audit.errors import ModelRefused, Permanent
 from audit.models import NEEDED, RECORD, WEIGHTS
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
@@ -73,7 +73,8 @@ def parse_listing(entries: Iterable[Any], *, hub_id: str) -> Listing:
             left.append(name)
     missing = [name for name in NEEDED if name not in texts] or ([] if weights else list(WEIGHTS))
     if missing:
-        raise Permanent("model_file", f"{hub_id}: the hub lists no {' nor '.join(missing)}, so this is no OFA of ours")
+        what = f"the hub lists no {' nor '.join(missing)}, so this is no OFA of ours"
+        raise ModelRefused("model_file", f"{hub_id}: {what}")
     best = next(name for name in WEIGHTS if name in weights)
     left += [name for name in weights if name != best]
     return Listing(texts=tuple(texts[name] for name in sorted(texts)), weights=weights[best], left=tuple(sorted(left)))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from audit.errors import AuditError, Permanent, Unavailable, UsageError
+from audit.settings import redact
 from worker.engines.hub_listing import Listing, parse_listing
 
 Progress = Callable[[str, int, int], None]
@@ -48,7 +49,7 @@ class HubProcess:
         self._order({"list": hub_id, "revision": revision})
         news = self._news("listing")
         endpoint = str(news["endpoint"])[:MAX_ENDPOINT]
-        self._where = endpoint
+        self._where = redact(endpoint)
         return Offer(
             hub_id=hub_id, asked=revision, endpoint=endpoint, listing=parse_listing(news["files"], hub_id=hub_id)
         )
@@ -93,6 +94,9 @@ class HubProcess:
             ),
             "disk_full": Permanent("disk_full", f"{model}: {detail}; make room, then {again}"),
             "not_written": Permanent("not_written", f"{model}: {detail}"),
+            "nonsense": Permanent(
+                "no_hub", f"{self._where} answers, but not as a hub does ({detail}): check MODELSCOPE_ENDPOINT"
+            ),
             "away": Unavailable("hub_unavailable", f"{self._where} does not answer ({detail}): {cure}; {again}"),
         }
         return failures.get(kind) or Permanent("fetch_failed", f"{model}: {detail}")

@@ -5,12 +5,14 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from audit.settings import DEMO_MODEL
-from tests.support.fetching import ID, WEIGHTS, Cli, fetched, pickled, refused, visible
+from tests.support.fetching import ID, PATIENCE, WEIGHTS, Cli, fetched, pickled, refused, visible
 from tests.support.hub_server import Hub
 from worker.engines.canary import prove
 from worker.engines.model_files import inspect_model
@@ -102,3 +104,24 @@ def test_our_secrets_stay_here_and_a_token_goes_only_when_it_is_named(cli: Cli, 
     hub.asked.clear()
     fetched(cli, MODELSCOPE_API_TOKEN="named")
     assert {asked.token for asked in hub.asked} == {"named"}
+
+
+@pytest.mark.parametrize("entry", [None, 7, {"Path": 3, "Type": "blob", "Size": 1}])
+def test_what_is_no_listing_is_called_so(cli: Cli, hub: Hub, home: Path, entry: Any) -> None:
+    """An error in the client's own code tells nobody what to do."""
+    hub.listed_besides = [entry]
+    line = refused(cli, "model", "fetch", ID, status=1)
+    assert "not as a hub does" in line
+    assert "MODELSCOPE_ENDPOINT" in line
+    assert visible(home) == []
+
+
+def test_what_is_said_of_a_hub_that_fails_is_short_and_holds_no_secret(cli: Cli, hub: Hub) -> None:
+    """A mirror may want a password in its URL; the line goes into logs and tickets."""
+    hub.status[WEIGHTS] = 500
+    mirror = {"MODELSCOPE_ENDPOINT": hub.url.replace("//", "//me:s3cret@"), **PATIENCE}
+    line = refused(cli, "model", "fetch", ID, status=69, **mirror)
+    assert (hub.url.removeprefix("http://") in line, "s3cret" in line) == (True, False)
+    away = refused(cli, "model", "fetch", ID, status=69, MODELSCOPE_ENDPOINT="http://me:s3cret@127.0.0.1:9", **PATIENCE)
+    assert "(Connection refused)" in away
+    assert "s3cret" not in away
