@@ -58,7 +58,14 @@ def inspect_model(directory: Path, *, name: str | None = None) -> ModelFiles:
     `name` is what the ledger calls the model; default: the directory's own name. Reads every byte once: 1.9 GB of
     weights take some seconds.
     """
-    directory = Path(os.path.realpath(directory))
+    try:
+        return _inspected(Path(os.path.realpath(directory)), name=name)
+    except OSError as error:
+        where = error.filename or directory
+        raise ModelRefused("model_file", f"{where}: {error.strerror}; check its owner and its mode") from error
+
+
+def _inspected(directory: Path, *, name: str | None) -> ModelFiles:
     if not directory.is_dir():
         raise ModelRefused("model_file", f"{directory}: no such directory")
     # Checksums first: a damaged file is better called damaged than malformed.
@@ -102,13 +109,23 @@ def check_unchanged(files: ModelFiles) -> None:
 
 
 def write_checksums(directory: Path) -> Path:
-    """Write SHA256SUMS for every file of the directory, as `sha256sum *` would; returns its path."""
+    """Write SHA256SUMS for every file of the directory, as `sha256sum *` would; returns its path.
+
+    What stood under that name is replaced, at once: a link is not followed, and a pipe is not waited for.
+    """
     directory = Path(os.path.realpath(directory))
-    names = sorted(entry.name for entry in os.scandir(directory) if entry.name != CHECKSUMS)
+    entries = [entry for entry in os.scandir(directory) if not entry.is_dir(follow_symlinks=False)]
+    names = sorted(entry.name for entry in entries if not entry.name.startswith(CHECKSUMS))
     for file in names:
         _check_regular(directory, file)
-    path = directory / CHECKSUMS
-    path.write_text("".join(f"{_sha256(directory / file)}  {file}\n" for file in names), encoding="utf-8")
+    path, fresh = directory / CHECKSUMS, directory / f"{CHECKSUMS}.{os.getpid()}"
+    lines = "".join(f"{_sha256(directory / file)}  {file}\n" for file in names)
+    try:
+        with fresh.open("x", encoding="utf-8") as file_of_sums:
+            file_of_sums.write(lines)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
     return path
 
 

@@ -102,3 +102,19 @@ def test_the_newest_record_decides_whatever_the_copying_did_to_dates(home: Path)
     assert model_directory(settings).name == "aaaaaaaaaaaa"
     (home / "models" / "small-ofa" / "aaaaaaaaaaaa" / "merges.txt").unlink()
     assert model_directory(settings).name == "bbbbbbbbbbbb"
+
+
+def test_checksums_replace_what_stood_under_their_name(cli: Cli, tmp_path: Path) -> None:
+    """A folder is a stranger's: a link would be written through, and a pipe would be waited for, for ever."""
+    folder, elsewhere = shutil.copytree(DEMO_MODEL, tmp_path / "copied"), tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    (folder / "resources").mkdir()
+    sums = folder / "SHA256SUMS"
+    sums.unlink()
+    sums.symlink_to(elsewhere)
+    assert cli("model", "verify", str(folder), "--write-checksums").returncode == 0
+    assert (elsewhere.read_text(), sums.is_symlink()) == ("mine", False)
+    sums.unlink()
+    os.mkfifo(sums)
+    assert cli("model", "verify", str(folder), "--write-checksums").returncode == 0
+    assert sorted(path.name for path in folder.glob("SHA256SUMS*")) == ["SHA256SUMS"]
