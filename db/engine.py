@@ -123,7 +123,7 @@ def open_database(url: str, *, busy_s: float = SQLITE_BUSY_S) -> Database:
             return Database(engine=_sqlite(url, parsed.database, busy_s), pid=os.getpid())
         if parsed.get_backend_name() == "postgresql":
             return Database(engine=_postgresql(url), pid=os.getpid())
-    except (ArgumentError, NoSuchModuleError, ValueError):
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
         pass  # whose text may hold a piece of a password
     raise UsageError("bad_setting", "DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
 

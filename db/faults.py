@@ -96,6 +96,9 @@ def _without_code(error: DBAPIError, reason: str) -> Exception:
         if isinstance(error, ProgrammingError):
             return UsageError("bad_setting", f"DATABASE_URL is not understood: {reason}")
         return _refusal(reason)
+    if error.orig.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        cure = "this user must be able to write it and its folder; see AUDIT_HOME or DATABASE_URL"
+        return LedgerRefused("ledger_file", f"the ledger's file does not open for writing ({reason}): {cure}")
     if error.orig.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
         return LedgerRefused(
             "not_a_ledger", "the ledger's file is not a database that SQLite can read: set AUDIT_HOME or DATABASE_URL"

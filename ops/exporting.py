@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from audit.errors import UsageError
+from audit.errors import Permanent, UsageError
 from db.codec import escape
 from ops.arguments import ExportFormat
 
@@ -90,8 +90,11 @@ def written_whole(path: str, *, binary: bool = False) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     target = os.path.realpath(path)
-    if os.path.isdir(target):
-        raise UsageError("bad_output", f"{path} is a folder: name a file in it")
+    if not path or os.path.isdir(target):
+        raise UsageError("bad_output", f"{path or repr(path)} is no file: name one, in a folder that exists")
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise Permanent("bad_output", f"there is no folder {folder}: make it, or name another file")
     if os.path.exists(target) and not stat.S_ISREG(os.stat(target).st_mode):
         with open(target, "wb") as file:
             yield file

@@ -146,9 +146,10 @@ def flower_wrong(settings: "Settings") -> str | None:
     credentials = b64encode(f"{settings.flower_user}:{password(settings)}".encode()).decode()
     for login, expected in (({}, 401), ({"Authorization": f"Basic {credentials}"}, 200)):
         status = _status(url, login)
+        if not status:
+            return f"Flower does not answer at {url}"
         if status != expected:
-            told = f"answers {status}" if status else "does not answer"
-            return f"Flower {told} at {url} {'with' if login else 'without'} its password, not {expected}"
+            return f"Flower answers {status} at {url} {'with' if login else 'without'} its password, not {expected}"
     return None
 
 

@@ -135,6 +135,8 @@ REFUSALS = {
     "TLS that the server has not": ("postgresql://audit:{password}@{at}/postgres?sslmode=require", 2, "TLS"),
     "option that nobody knows": ("postgresql://audit:{password}@{at}/postgres?colour=red", 2, "DATABASE_URL"),
     "port that is no number": ("postgresql://audit:{password}@127.0.0.1:pw/postgres", 2, "DATABASE_URL"),
+    "a driver that is not ours": ("postgresql+psycopg2://audit:{password}@{at}/postgres", 2, "DATABASE_URL must be"),
+    "a file that does not open": ("sqlite:////usr", 2, "does not open for writing"),
     "another kind of database": ("mysql://audit:{password}@{at}/postgres", 2, "DATABASE_URL must be"),
     "unknown host": ("postgresql://audit:{password}@no-such-host.invalid/x", 69, "no-such-host.invalid"),
     "refused connection": ("postgresql://audit:{password}@127.0.0.1:1/x", 69, "Connection refused (127.0.0.1:1)"),

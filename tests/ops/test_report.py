@@ -253,6 +253,7 @@ def test_a_report_that_fails_leaves_the_old_file(cli_here: Cli, ledger: Database
     for target in ("nowhere/r.html", "/dev/full"):
         failed = cli_here("report", str(batch), "-o", target)
         assert (failed.returncode, len(failed.stderr.splitlines())) == (1, 1)
+        assert ".part" not in failed.stderr
     assert (tmp_path / "r.html").read_text() == "yesterday's"
     assert [path.name for path in tmp_path.glob("*.part")] == []
 
