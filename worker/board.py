@@ -189,12 +189,12 @@ class Board:
     def load_failed(self, slot: int, reason: str) -> int:
         """Child: the model could not be loaded this time; returns how often in a row."""
         self._page.slots[slot].failed_loads += 1
-        self._page.reason = reason.encode()[: REASON_BYTES - 1]
+        self._page.reason = reason.encode(errors="backslashreplace")[: REASON_BYTES - 1]
         return int(self._page.slots[slot].failed_loads)
 
     def refuse(self, exit_status: int, reason: str) -> None:
         """Child: no use in trying again; the worker is to leave with this status."""
-        self._page.reason = reason.encode()[: REASON_BYTES - 1]
+        self._page.reason = reason.encode(errors="backslashreplace")[: REASON_BYTES - 1]
         self._page.exit_status = exit_status
 
     @property

@@ -81,8 +81,12 @@ class Housekeeper:
     def last_words(self, part: Callable[[Database], None]) -> None:
         """At the very end, once more to the ledger, unless it did not answer lately: nobody waits for that."""
         if self._complained is None and self._round_ended and self._lock.acquire(timeout=BUSY_S):
-            self._with_ledger(part)
-            self._lock.release()
+            try:
+                self._with_ledger(part)
+            except LedgerUnavailable as error:
+                log.debug("last words not heard", reason=error.detail)
+            finally:
+                self._lock.release()
 
     def _run(self) -> None:
         every_s = self._rounds.settings.feed_every_s

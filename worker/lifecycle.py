@@ -154,9 +154,10 @@ class Lifecycle:
 
     def on_shutdown(self, **_: object) -> None:
         """Main process, at the very end; a child's refusal decides the exit status, however Celery came to stop."""
-        self._ready_file().unlink(missing_ok=True)
         if self._housekeeper and self._telling:
+            self._housekeeper.stop()  # or its next round would write the ready file, and the rows, again
             self._housekeeper.last_words(self._telling.leave)
+        self._ready_file().unlink(missing_ok=True)
         refusal = self._refusal() if self._workplace else None
         if refusal is not None:
             sys.stderr.write(f"caption-audit: {refusal[1]}\n")

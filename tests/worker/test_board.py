@@ -1,0 +1,12 @@
+"""What a child says before it leaves must arrive, whatever is in it."""
+
+from worker.board import REASON_BYTES, Board
+
+
+def test_a_reason_that_names_a_file_in_no_encoding_is_told() -> None:
+    """Failing to say it, the child would go on without a model, and answer every message with an error."""
+    board = Board()
+    board.refuse(2, "model_file: /models/caf\udce9: missing")
+    assert board.refusal == (2, "model_file: /models/caf\\udce9: missing")
+    assert board.load_failed(0, "\udce9" * REASON_BYTES) == 1
+    assert board.reason.startswith("\\udce9\\udce9")
