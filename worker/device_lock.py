@@ -82,9 +82,12 @@ class DeviceLock:
     @contextmanager
     def passing(self, make_room: Callable[[], None]) -> Iterator[None]:
         """For one pass; `make_room` is called when somebody wants the device alone."""
-        self._gate.take(fcntl.LOCK_SH, patience_s=PASS_PATIENCE_S, waiting=make_room)
-        self._device.take(fcntl.LOCK_SH, patience_s=PASS_PATIENCE_S)
-        self._gate.drop()
+        give_up_at = time.monotonic() + PASS_PATIENCE_S
+        try:
+            self._gate.take(fcntl.LOCK_SH, patience_s=PASS_PATIENCE_S, waiting=make_room)
+            self._device.take(fcntl.LOCK_SH, patience_s=give_up_at - time.monotonic())
+        finally:  # a time limit may end the wait: nobody is to stand before the gate of a process that is leaving
+            self._gate.drop()
         try:
             yield
         finally:
@@ -93,7 +96,11 @@ class DeviceLock:
     @contextmanager
     def alone(self, *, patience_s: float) -> Iterator[bool]:
         """No other process of this host computes on the device; False when that could not be had in time."""
-        with self._gate.exclusive(patience_s=patience_s) as shut, self._device.exclusive(patience_s=patience_s) as mine:
+        give_up_at = time.monotonic() + patience_s
+        with (
+            self._gate.exclusive(patience_s=patience_s) as shut,
+            self._device.exclusive(patience_s=give_up_at - time.monotonic()) as mine,
+        ):
             yield shut and mine
 
     @contextmanager

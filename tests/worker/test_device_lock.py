@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -69,3 +70,14 @@ def test_the_locks_lie_in_a_folder_of_our_own(tmp_path: Path) -> None:
     folder = lock_folder(tmp_path)
     assert folder.stat().st_uid == os.getuid()
     assert not folder.stat().st_mode & 0o022
+
+
+def test_one_patience_is_for_the_gate_and_the_device_together(tmp_path: Path) -> None:
+    """Twice the patience, then again for the pass before it, is a lease: who waits would be killed as stuck."""
+    other, mine, patience_s = DeviceLock(tmp_path, "GPU-1"), DeviceLock(tmp_path, "GPU-1"), 4.0
+    with other.alone(patience_s=patience_s) as theirs:
+        began = time.monotonic()
+        with mine.alone(patience_s=patience_s) as got:
+            waited_s = time.monotonic() - began
+    assert (theirs, got) == (True, False)
+    assert patience_s <= waited_s < 1.9 * patience_s
