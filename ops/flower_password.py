@@ -24,7 +24,11 @@ def password(settings: Settings) -> str:
         return settings.flower_password.get_secret_value()
     path = settings.home / NAME
     if not os.path.lexists(path):
-        _make(path)
+        try:
+            _make(path)
+        except OSError as error:
+            cure = "set AUDIT_FLOWER_PASSWORD, or AUDIT_HOME to a folder that can be written"
+            raise UsageError("bad_password_file", f"{path} cannot be made: {error.strerror}; {cure}") from error
     return _read(path)
 
 

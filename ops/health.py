@@ -6,6 +6,7 @@ cannot end, does not make it unhealthy.
 """
 
 import json
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 STALE_S = 60.0
 """A main process writes once a second; while a ledger or a Redis hangs it writes within half of this."""
 FLOWER_LIMIT_S = 4.0
+MOST_BYTES = 100_000
+"""What a worker writes of itself is some hundred bytes."""
 CLOCK_S = 2.0
 """Start times of processes are known to a hundredth of a second, but by a boot time that is rounded."""
 
@@ -117,7 +120,10 @@ def workers_seen(home: Path, *, now: float) -> Iterator[WorkerSeen]:
 
     for path in sorted((home / "run").glob("worker-*.json")):
         try:
-            wrote_at, told = path.stat().st_mtime, json.loads(path.read_text())
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+                continue  # reading a pipe would wait for ever
+            wrote_at, told = found.st_mtime, json.loads(path.read_text())
             process = psutil.Process(int(told["pid"]))
             if process.status() == psutil.STATUS_ZOMBIE or process.create_time() > wrote_at + CLOCK_S:
                 continue

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from audit.errors import Permanent
+from audit.errors import Permanent, UsageError
 from ops.children import Child
 
 
@@ -37,10 +37,14 @@ class HomeLock:
 
 @contextmanager
 def only_one(home: Path, command: str) -> Iterator[HomeLock]:
-    """Hold the home; raises Permanent (`already_running`) naming the process that does."""
-    home.mkdir(parents=True, exist_ok=True)
-    # Not inherited by children (PEP 446): the lock must not live on in a worker when `up` is killed.
-    descriptor = os.open(home / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    """Hold the home; raises Permanent (`already_running`) naming the process that does, UsageError (`bad_home`)."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        # Not inherited by children (PEP 446): the lock must not live on in a worker when `up` is killed.
+        descriptor = os.open(home / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        cure = "set AUDIT_HOME to a folder that can be written"
+        raise UsageError("bad_home", f"{home}: {error.strerror}; {cure}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

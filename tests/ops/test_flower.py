@@ -292,6 +292,8 @@ def test_a_file_that_holds_no_password_is_refused(cli_here: Cli, tmp_path: Path)
     path.unlink()
     path.symlink_to("/etc/hostname")
     assert "cannot be read" in cli_here("flower", REDIS_URL="redis://127.0.0.1:1/0").stderr
+    done = cli_here("flower", AUDIT_HOME="/proc/nothing", REDIS_URL="redis://127.0.0.1:1/0")
+    assert (done.returncode, "set AUDIT_FLOWER_PASSWORD" in done.stderr) == (2, True)
 
 
 def test_the_api_says_what_a_script_needs(seen: FlowerSeen, redis_server: RedisServer) -> None:

@@ -172,3 +172,14 @@ def test_the_check_is_cheap(sqlite_settings: Settings) -> None:
         check=True,
     ).stdout.split()
     assert not {"torch", "celery", "sqlalchemy", "rich"} & set(loaded)
+
+
+def test_what_no_worker_wrote_is_passed_over(cli: Cli, environment: dict[str, str]) -> None:
+    """A check that hangs on a pipe, or ends with an error, restarts a worker that is well."""
+    folder = Path(environment["AUDIT_HOME"]) / "run"
+    (folder / "worker-1.json").mkdir(parents=True)
+    os.mkfifo(folder / "worker-2.json")
+    for number, text in enumerate(("{", "[]", "null", '{"pid": "x"}', " " * 200_000), start=3):
+        (folder / f"worker-{number}.json").write_text(text)
+    asked = cli("health")
+    assert (asked.returncode, asked.stdout) == (1, "no worker runs here\n")
