@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from audit.errors import Permanent, UsageError, Unavailable
+from audit.errors import Permanent, Unavailable, UsageError
 from ops.children import Child
 from ops.home_lock import only_one
 from ops.local_redis import LocalRedis, answers
@@ -145,5 +145,5 @@ def test_a_full_disk_costs_log_lines_only(tmp_path: Path) -> None:
 def test_a_home_that_cannot_be_written_is_said_with_the_cure(tmp_path: Path) -> None:
     """A file of that name, a read-only mount: the operator's to mend, so exit status 2."""
     (tmp_path / "home").write_text("")
-    with pytest.raises(UsageError, match="home: .*; set AUDIT_HOME"), only_one(tmp_path / "home", "up"):
+    with pytest.raises(UsageError, match=r"home: .*; set AUDIT_HOME"), only_one(tmp_path / "home", "up"):
         pytest.fail("it was taken for a folder")
