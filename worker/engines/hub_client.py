@@ -1,4 +1,4 @@
-"""The child process in which modelscope's own client talks to a hub: `python -m worker.engines.hub_client`.
+"""The child process in which modelscope's own client talks to a hub: `python -m worker.engines.hub_client SILENT_S`.
 
 A process of its own, because that client decides by the environment when it is imported (mirror, proxy, timeouts, cache
 and login folders) and because a download can then be ended at any moment. Orders come on standard input, news leave on
@@ -35,9 +35,11 @@ class Client:
         self._hub_id = ""
         self._revision = "master"
         self._endpoint: str | None = None
+        self._told_at: float | None = None  # None while there is no order
 
     def obey(self, order: dict[str, Any]) -> None:
         """Carry out one order and tell how it went."""
+        self._told_at = time.monotonic()
         try:
             if "list" in order:
                 self._list(order["list"], order["revision"])
@@ -46,10 +48,24 @@ class Client:
         except Exception as error:  # noqa: BLE001 - the other end decides what it means
             kind, detail = _kind(error)
             self.tell(event="failed", kind=kind, detail=detail[:500])
+        self._told_at = None
+
+    def give_up_when_silent(self, silent_s: float) -> None:
+        """End this process when an order brings nothing new for so long; for a thread of its own, never returns.
+
+        modelscope bounds each request, but not how many a hub can make it ask: a listing may go on for ever.
+        """
+        while True:
+            time.sleep(min(silent_s / 4, 5.0))
+            told_at = self._told_at
+            if told_at is not None and time.monotonic() - told_at > silent_s:
+                self.tell(event="failed", kind="away", detail=f"nothing new came for {silent_s:.0f} s")
+                os._exit(1)
 
     def tell(self, **told: object) -> None:
         """One line to the other end; downloads run in threads."""
         with self._lock:
+            self._told_at = time.monotonic()
             self._news.write(json.dumps(told) + "\n")
             self._news.flush()
 
@@ -178,6 +194,7 @@ def main() -> None:
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=client.give_up_when_silent, args=(float(sys.argv[1]),), daemon=True).start()
     while True:
         with come:
             come.wait_for(lambda: bool(orders))

@@ -21,6 +21,8 @@ NOT_FOR_THE_CHILD = ("AUDIT_", "DATABASE_URL", "REDIS_URL", "CELERY_")
 INTRA_CLOUD = "MODELSCOPE_DOWNLOAD_INTRA_CLOUD"
 MAX_LINE = 8_000_000
 MAX_ENDPOINT = 300
+SILENT_S = 600.0
+"""Longest without a listing or a byte: above modelscope's own timeouts and retries, and the hashing of a large file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +123,16 @@ class HubProcess:
 
 
 @contextmanager
-def hub_process(folder: Path) -> Iterator[HubProcess]:
-    """Run modelscope's client for the length of a block; all that it writes besides the files is in `folder`."""
+def hub_process(folder: Path, *, silent_s: float = SILENT_S) -> Iterator[HubProcess]:
+    """Run modelscope's client for the length of a block; all that it writes besides the files is in `folder`.
+
+    A hub that brings nothing new for `silent_s` is Unavailable.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     errors = folder / "errors.log"
     with errors.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "worker.engines.hub_client"],
+            [sys.executable, "-m", "worker.engines.hub_client", str(silent_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

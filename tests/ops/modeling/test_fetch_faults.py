@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from audit.errors import Unavailable
 from tests.ops.conftest import COMMAND
 from tests.support.fetching import ID, PATIENCE, WEIGHTS, Cli, fetched, refused, visible
 from tests.support.hub_server import Hub
 from tests.support.waiting import wait_until
+from worker.engines.hub_process import hub_process
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
@@ -195,3 +197,14 @@ def test_what_stops_behind_the_conversion_does_not_stop_the_next_fetch(cli: Cli,
     line = refused(cli, "model", "fetch", ID, status=2)
     assert "encoder.embed_tokens.weight is (3, 4)" in line
     assert refused(cli, "model", "fetch", ID, status=2) == line
+
+
+def test_a_hub_that_brings_nothing_new_is_given_up(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub can keep its client busy for ever; a fetch that runs by night must end and say so."""
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    hub.stall_after[WEIGHTS] = 0
+    with hub_process(tmp_path / "client", silent_s=2.0) as asked:
+        asked.ask(ID, revision="master")
+        with pytest.raises(Unavailable, match="nothing new came for 2 s"):
+            asked.take([WEIGHTS], into=tmp_path / "files", cache=tmp_path / "cache", progress=lambda *_: None)
