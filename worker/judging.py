@@ -24,6 +24,7 @@ from worker.pictures import Pictures
 from worker.telemetry import logger
 
 log = logger(__name__)
+Progressed = Callable[[], None]
 LAST_TRIES, PAUSE_S, ALONE_PATIENCE_S = 3, 0.5, 10.0
 """A pair that alone is out of memory has so many tries with the device to itself: neighbours make room in a moment."""
 
@@ -74,12 +75,13 @@ def judge_pairs(
     desk: Desk,
     pictures: Pictures,
     stopping: Callable[[], bool],
-    progressed: Callable[[], None] = lambda: None,
+    progressed: Progressed = lambda: None,
 ) -> Iterator[list[Outcome]]:
-    """Judge at full speed, in order, and yield outcomes as micro-batches are done; `progressed` after each picture.
+    """Judge at full speed, in order, and yield outcomes as micro-batches are done.
 
-    When `stopping()` turns true it ends early: the pairs not yielded have no outcome. Raises EngineFault when the
-    engine, not a pair, is at fault; PoisonedProcess when the process must leave.
+    `progressed` is called after each picture and each pass. When `stopping()` turns true it ends early: the pairs not
+    yielded have no outcome. Raises EngineFault when the engine, not a pair, is at fault; PoisonedProcess when the
+    process must leave.
     """
     ahead: deque[Future[Looked | Outcome]] = deque()
     waiting = iter(pairs)
@@ -93,7 +95,7 @@ def judge_pairs(
             for _ in range(min(desk.micro_batch.size, len(ahead))):
                 group.append(ahead.popleft().result())
                 progressed()
-            yield settle(group, desk=desk)
+            yield settle(group, desk=desk, progressed=progressed)
     finally:
         for future in ahead:
             future.cancel()
@@ -131,11 +133,11 @@ def look(pair: Pair, *, desk: Desk, pictures: Pictures) -> Looked | Outcome:
         return Outcome(row=pair.row, result=failure, image_sha256=image_sha256, stage_ms=stage_ms)
 
 
-def settle(group: Sequence[Looked | Outcome], *, desk: Desk) -> list[Outcome]:
+def settle(group: Sequence[Looked | Outcome], *, desk: Desk, progressed: Progressed = lambda: None) -> list[Outcome]:
     """Ask the engine about those of the group that need it; one outcome each, in the group's order."""
     asked = [(one, one.question) for one in group if isinstance(one, Looked) and one.question is not None]
     began = time.perf_counter()
-    answers = _ask([question for _, question in asked], desk=desk) if asked else []
+    answers = _ask([question for _, question in asked], desk=desk, progressed=progressed) if asked else []
     model_ms = (time.perf_counter() - began) * 1000 / max(1, len(asked))
     by_row = {
         one.pair.row: one.outcome(answer, model_ms=model_ms) for (one, _), answer in zip(asked, answers, strict=True)
@@ -151,16 +153,16 @@ def _outcome(one: Looked | Outcome, by_row: dict[Any, Outcome]) -> Outcome:
     return by_row[one.pair.row]
 
 
-def _ask(questions: Sequence[Question], *, desk: Desk) -> list[Verdict | Failure]:
+def _ask(questions: Sequence[Question], *, desk: Desk, progressed: Progressed) -> list[Verdict | Failure]:
     """Ask in micro-batches of the size that fits at the moment."""
     answers: list[Verdict | Failure] = []
     while len(answers) < len(questions):
         done = len(answers)
-        answers += _ask_together(questions[done : done + desk.micro_batch.size], desk=desk)
+        answers += _ask_together(questions[done : done + desk.micro_batch.size], desk=desk, progressed=progressed)
     return answers
 
 
-def _ask_together(questions: Sequence[Question], *, desk: Desk) -> list[Verdict | Failure]:
+def _ask_together(questions: Sequence[Question], *, desk: Desk, progressed: Progressed) -> list[Verdict | Failure]:
     """Ask in one pass; when that fails, ask in halves, so that what does not fit or misbehaves is alone in the end."""
     problem: EngineFault | None = None
     try:
@@ -171,6 +173,7 @@ def _ask_together(questions: Sequence[Question], *, desk: Desk) -> list[Verdict 
         problem = error
     else:
         desk.micro_batch.fitted(len(questions))
+        progressed()  # a large micro-batch in small passes may take longer than a lease
         return [Verdict(scores=scores) for scores in answers]
     # Outside of the except block: the exception's frames hold tensors, and with them the device's memory.
     if isinstance(problem, OutOfDeviceMemory):
@@ -180,7 +183,8 @@ def _ask_together(questions: Sequence[Question], *, desk: Desk) -> list[Verdict 
     if len(questions) == 1:
         return [_alone(questions[0], problem, desk=desk)]
     half = len(questions) // 2
-    return _ask(questions[:half], desk=desk) + _ask(questions[half:], desk=desk)
+    left, right = questions[:half], questions[half:]
+    return _ask(left, desk=desk, progressed=progressed) + _ask(right, desk=desk, progressed=progressed)
 
 
 def _pass(questions: Sequence[Question], *, desk: Desk) -> list[Scores]:

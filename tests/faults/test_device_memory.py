@@ -8,7 +8,7 @@ import pytest
 from audit.settings import Settings
 from db.queries import progress
 from tests.support.manifests import small_manifest
-from tests.support.running import changed, check_promises, finished, ledger, results, running, submitted
+from tests.support.running import changed, check_promises, finished, ledger, results, running, submitted, told
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def test_a_model_that_does_not_fit_ends_the_worker_at_once(device: Settings, tmp
     batch = submitted(small, small_manifest(tmp_path))
     with running(small, tmp_path) as worker:
         assert worker.process.wait(timeout=90) == 69
-        told = worker.tail().splitlines()[-1]
-        assert told.startswith("caption-audit: device_too_small: the model does not fit device GPU-aaaa")
-        assert "AUDIT_SLOTS_PER_DEVICE=1" in told
+        line = worker.tail().splitlines()[-1]
+        assert line.startswith("caption-audit: device_too_small: the model does not fit device GPU-aaaa")
+        assert "AUDIT_SLOTS_PER_DEVICE=1" in line
         assert len(worker.events("slot pinned")) == 1
     with ledger(small) as database:
         assert progress(database, batch).chunks == {"sent": 1}
@@ -67,3 +67,23 @@ def test_a_micro_batch_that_the_operator_set_too_high_is_halved_and_costs_no_pai
         assert {event["now"] for event in worker.events("micro-batch halved")} >= {16, 8, 4}
     assert set(results(greedy, batch).values()) <= {"Yes", "No", "Maybe"}
     assert check_promises(greedy, batch).judged == 64
+
+
+def test_many_small_passes_of_one_micro_batch_are_progress(device: Settings, tmp_path: Path) -> None:
+    """Halved again and again, a large micro-batch takes longer than a lease; its process is not stuck."""
+    slow = changed(
+        device,
+        stub_device_pairs=2,
+        stub_pair_s=0.15,
+        micro_batch=64,
+        chunk_pairs=64,
+        cache=False,
+        lease_s=5.0,
+        pair_limit_s=3.0,
+        decode_limit_s=3.0,
+    )
+    batch = submitted(slow, small_manifest(tmp_path, pairs=64))
+    with running(slow, tmp_path) as worker:
+        finished(slow, batch, watch=worker)
+        assert worker.events("stuck process killed") == []
+    assert {row.attempt for row in told(slow, batch).values()} == {1}
