@@ -27,6 +27,9 @@ SQLITE_BUSY_S = 5.0
 """How long one try waits for another writer; transact() tries 8 times."""
 POOL_SIZE = 3
 """Connections of one process to PostgreSQL at most: the thread that judges, and two that decode and ask the cache."""
+LOCKED_S = 10.0
+"""After so long no further try begins on PostgreSQL: all of them together stay below a lease, in which a chunk's holder
+has to tell of progress. On SQLite the busy time is chosen for that (worker/child.py)."""
 LIMITS = "SET LOCAL lock_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
 """A lock is waited for so long, then the transaction runs again; a client that hangs in one loses it, and its locks.
 
@@ -84,13 +87,15 @@ class Database:
 
         `work` may run several times and must have no effect outside of the connection. Raises LedgerUnavailable.
         """
+        began = time.monotonic()
         for attempt in range(1, tries + 1):
             try:
                 return self._once(work)
             except PoolTimeout as error:
                 raise translate(error) from error
             except DBAPIError as error:
-                if attempt == tries or not is_conflict(error):
+                late = not self.is_sqlite and time.monotonic() - began > LOCKED_S
+                if attempt == tries or late or not is_conflict(error):
                     raise translate(error) from error
                 time.sleep(random.uniform(0.01, 0.05) * attempt)  # noqa: S311 - spreads writers, guards nothing
         raise AssertionError("unreachable")

@@ -99,6 +99,22 @@ def test_who_is_in_the_way_for_good_is_not_waited_for_for_ever(database: Databas
     assert sends(database, batch) == 2  # theirs, and ours
 
 
+def test_locks_are_not_waited_for_as_long_as_a_lease(database: Database, postgres_url: str) -> None:
+    """Eight tries of five seconds would be 40 s without a word: whoever holds a chunk would be killed as stuck."""
+    batch = batch_of(database, 1)
+    runs: list[int] = []
+
+    def work(connection: Connection) -> None:
+        runs.append(1)
+        touch(connection, batch)
+
+    with another_session(postgres_url) as other, other.engine.connect() as held, held.begin():
+        touch(held, batch)
+        with pytest.raises(LedgerUnavailable, match="lock timeout"):
+            database.transact(work)
+    assert len(runs) in (2, 3)
+
+
 def test_every_transaction_has_its_limits(database: Database) -> None:
     """Set in each one, since a pooler forgets what was set before it."""
     for _ in range(2):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.errors import ModelRefused, Permanent
+from worker.images.careful import without_secrets
 
 LIMIT_S = 1800
 MEMORY_BYTES = 6_000_000_000
@@ -32,6 +33,7 @@ def convert(source: Path, target: Path) -> None:
     bound = MEMORY_BYTES + 5 * source.stat().st_size
     program = [sys.executable, "-m", "worker.engines.convert", str(source), str(target), str(bound)]
     root = str(Path(__file__).resolve().parents[2])
+    # What reads a stranger's pickle needs no passwords.
     process = subprocess.Popen(
         program,
         stdin=subprocess.DEVNULL,
@@ -39,7 +41,7 @@ def convert(source: Path, target: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        env={**without_secrets(os.environ), "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
         start_new_session=True,
     )
     try:
