@@ -1,11 +1,13 @@
 """The commands that only read the ledger: status, watch, flagged, export."""
 
+import os
 import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from audit.errors import UsageError
 from audit.pair import BatchId
 from ops.arguments import BatchArgument, ExportFormat, FlaggedFormat, JsonOption, batch_id, examples, ledger
 
@@ -112,7 +114,7 @@ def export(
     batch: BatchArgument,
     kind: Annotated[
         ExportFormat | None,
-        typer.Option("--format", help="Default: what FILE ends in (.jsonl, .ndjson, .parquet), else csv."),
+        typer.Option("--format", help="Default: what FILE ends in (.csv, .jsonl, .ndjson, .parquet), else csv."),
     ] = None,
     output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="`-` is standard output.")] = "-",
 ) -> None:
@@ -157,7 +159,11 @@ def follow_or_say_how(database: "Database", batch: BatchId) -> "Progress | None"
 
 def _kind_of(output: str) -> ExportFormat:
     ending = output.lower().rpartition(".")[2]
-    kinds = {"jsonl": ExportFormat.JSONL, "ndjson": ExportFormat.JSONL, "parquet": ExportFormat.PARQUET}
+    kinds = {"csv": ExportFormat.CSV, "jsonl": ExportFormat.JSONL, "ndjson": ExportFormat.JSONL}
+    kinds["parquet"] = ExportFormat.PARQUET
+    if ending not in kinds and "." in os.path.basename(output):
+        cure = "name one that does, or add --format csv"
+        raise UsageError("unknown_format", f"{output} does not end in .csv, .jsonl, .ndjson or .parquet: {cure}")
     return kinds.get(ending, ExportFormat.CSV)
 
 

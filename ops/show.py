@@ -106,11 +106,11 @@ def batches_table(listed: Iterable["Progress"]) -> "Table":
 
 
 def outcomes_table(rows: Iterable["OutcomeRow"]) -> "Table":
-    """Pairs with their labels and probabilities."""
-    shown = table("id", "image", "caption", "label", "p_no", "p_yes", "p_maybe")
+    """Pairs with their labels and probabilities, and what a reader must know of them (`language_unsupported`)."""
+    shown = table("id", "image", "caption", "label", "p_no", "p_yes", "p_maybe", "flags")
     for row in rows:
         scores = ["" if value is None else f"{value:.3f}" for value in (row.p_no, row.p_yes, row.p_maybe)]
-        add_row(shown, row.id, row.image, row.caption, row.label or "", *scores)
+        add_row(shown, row.id, row.image, row.caption, row.label or "", *scores, " ".join(row.flags))
     return shown
 
 

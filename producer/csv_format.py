@@ -79,7 +79,10 @@ def _header(records: Iterator[tuple[int, list[str] | csv.Error]], columns: Colum
         raise _invalid(line, f"the column {_shown([repeated])} is there twice")
     missing = [name for name in columns.required if name not in header]
     if missing:
-        raise _invalid(line, f"there is no column {_shown(missing)}; the columns are {_shown(header)}")
+        # Spreadsheets of half of Europe write "CSV" with semicolons.
+        other = len(header) == 1 and ";" in header[0]
+        cure = ": its fields are separated by semicolons, save it with commas or tabs" if other else ""
+        raise _invalid(line, f"there is no column {_shown(missing)}; the columns are {_shown(header)}{cure}")
     return header
 
 

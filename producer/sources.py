@@ -129,7 +129,10 @@ def _format_of(path: str) -> Format:
     ending = os.path.splitext(path)[1].lower()
     if ending not in FORMATS:
         known = ", ".join(FORMATS)
-        raise UsageError("unknown_format", f"{_shown(path)}: the name does not end in {known}: say which format it is")
+        raise UsageError(
+            "unknown_format",
+            f"{_shown(path)}: the name does not end in {known}: say which format it is (--format)",
+        )
     return FORMATS[ending]
 
 

@@ -31,8 +31,8 @@ def test_an_error_of_the_file_system_names_the_file(cli: Cli, tmp_path: Path) ->
     """`Permission denied` alone helps nobody."""
     (tmp_path / "file").write_text("")
     failed = cli("up", AUDIT_HOME=str(tmp_path / "file"))
-    assert failed.returncode == 1
-    assert failed.stderr == f"caption-audit: File exists: {tmp_path}/file\n"
+    assert failed.returncode == 2
+    assert f"{tmp_path}/file: File exists; set AUDIT_HOME to a folder" in failed.stderr
 
 
 def test_a_wrong_setting_is_named(cli: Cli) -> None:

@@ -253,6 +253,15 @@ def test_the_command_guesses_parquet_from_the_name(cli: Cli, batch: BatchId, tmp
     assert table.column("extra_batch").to_pylist() == ["mine", None, None]
 
 
+def test_a_name_that_says_no_format_is_refused(cli: Cli, batch: BatchId, tmp_path: Path) -> None:
+    """Comma-separated text in a file called .xlsx opens nowhere; with the format said it is as asked for."""
+    done = cli("export", str(batch), "-o", "out.xlsx")
+    assert (done.returncode, "--format csv" in done.stderr) == (2, True)
+    assert not (tmp_path / "out.xlsx").exists()
+    assert cli("export", str(batch), "-o", "out.txt", "--format", "csv").returncode == 0
+    assert cli("export", str(batch), "-o", "/dev/null").returncode == 0
+
+
 def test_parquet_goes_through_a_pipe_but_not_to_a_terminal(
     cli: Cli, batch: BatchId, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -36,7 +36,10 @@ def refusal(path: Path, content: bytes | str | None = None, **options: object) -
         ("id,image\n1,a.png\n", "line 1: there is no column 'caption'; the columns are 'id', 'image'"),
         (
             "id;image;caption\n1;a;b\n",
-            "line 1: there is no column 'id', 'image', 'caption'; the columns are 'id;image;caption'",
+            (
+                "line 1: there is no column 'id', 'image', 'caption'; the columns are 'id;image;caption': "
+                "its fields are separated by semicolons, save it with commas or tabs"
+            ),
         ),
         ("id,image,caption,id\n1,a,b,2\n", "line 1: the column 'id' is there twice"),
         (HEADER + '1,a.png,"a dog\n2,b.png,a cat\n', "line 2: a quote is not closed"),
