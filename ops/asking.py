@@ -12,6 +12,7 @@ from audit.pair import BatchId
 from ops.arguments import BatchArgument, ExportFormat, FlaggedFormat, JsonOption, batch_id, examples, ledger
 
 if TYPE_CHECKING:
+    from audit.settings import Settings
     from db.engine import Database
     from db.queries import Progress
 
@@ -48,8 +49,9 @@ def status(
     """Show how far a batch is: counts, rate, time left."""
     from db.queries import list_batches, progress
     from ops import show
+    from ops.hints import typed
 
-    with ledger() as (_, database):
+    with ledger() as (settings, database):
         if batch is None:
             listed = list_batches(database, limit)
             if as_json:
@@ -57,13 +59,13 @@ def status(
             elif listed:
                 show.console().print(show.batches_table(listed))
             else:
-                print("no batches yet: caption-audit submit FILE")
+                print(f"no batches yet: {typed('submit FILE', settings)}")
             return
         seen = progress(database, BatchId(batch))
         if as_json:
             show.print_json(show.progress_json(seen))
         else:
-            print_summary(database, seen)
+            print_summary(database, seen, settings)
 
 
 def watch(batch: BatchArgument, as_json: JsonOption = False) -> int:
@@ -73,14 +75,14 @@ def watch(batch: BatchArgument, as_json: JsonOption = False) -> int:
     """
     from ops import show
 
-    with ledger() as (_, database):
-        seen = follow_or_say_how(database, BatchId(batch))
+    with ledger() as (settings, database):
+        seen = follow_or_say_how(database, BatchId(batch), settings)
         if seen is None:
             return 130
         if as_json:
             show.print_json(show.progress_json(seen))
         else:
-            print_summary(database, seen)
+            print_summary(database, seen, settings)
         from ops.watching import exit_status
 
         return exit_status(seen)
@@ -96,6 +98,7 @@ def flagged(
     """Show the pairs that the batch's policy flagged: in a table the surest mismatch first, else in manifest order."""
     from db.queries import outcomes, progress
     from ops import show
+    from ops.text import counted
 
     with ledger() as (_, database):
         number = BatchId(batch)
@@ -107,7 +110,8 @@ def flagged(
         if rows:
             show.console().print(show.outcomes_table(rows))
         more = f" (showing {len(rows):,}; --limit shows more)" if len(rows) < seen.flagged else ""
-        print(f"{seen.flagged:,} of {seen.judged:,} judged pairs are flagged{more}; the batch is {seen.state}")
+        of_all = f"{seen.flagged:,} of {counted(seen.judged - seen.failed, 'verdict')}"
+        print(f"{of_all} {'is' if seen.flagged == 1 else 'are'} flagged{more}; the batch is {seen.state}")
 
 
 def export(
@@ -126,34 +130,41 @@ def export(
     typed columns: numbers, booleans, a timestamp, flags as a list.
     """
     from db.queries import progress
+    from ops.text import counted
 
     chosen = kind or _kind_of(output)
     with ledger() as (_, database):
         seen = progress(database, BatchId(batch))
         count = _write(database, seen, chosen, output=output)
     if not seen.finished:
-        print(f"note: batch {batch} is {seen.state}, {seen.remaining:,} pairs have no outcome yet", file=sys.stderr)
+        have = f"{counted(seen.remaining, 'pair')} {'has' if seen.remaining == 1 else 'have'}"
+        print(f"note: batch {batch} is {seen.state}, {have} no outcome yet", file=sys.stderr)
     if output != "-":
-        print(f"wrote {count:,} outcomes to {output}", file=sys.stderr)
+        print(f"wrote {counted(count, 'outcome')} to {output}", file=sys.stderr)
 
 
-def print_summary(database: "Database", seen: "Progress") -> None:
+def print_summary(database: "Database", seen: "Progress", settings: "Settings") -> None:
     """Print a batch in a few lines, with failure codes unless counting them would take long."""
     from db.queries import failure_codes
     from ops.show import summary
+    from ops.worker_view import judged_by_nobody
 
     countable = seen.failed and seen.judged <= FAILURES_SHOWN_UP_TO
-    print("\n".join(summary(seen, failure_codes(database, seen.batch) if countable else {})), flush=True)
+    failures = failure_codes(database, seen.batch) if countable else {}
+    now, trouble = judged_by_nobody(database, seen, settings)
+    print("\n".join(summary(now, failures, settings, trouble=trouble)), flush=True)
 
 
-def follow_or_say_how(database: "Database", batch: BatchId) -> "Progress | None":
+def follow_or_say_how(database: "Database", batch: BatchId, settings: "Settings") -> "Progress | None":
     """Follow a batch to its end; None after Ctrl-C, when it was said how to go on."""
+    from ops.hints import typed
     from ops.watching import follow
 
     try:
-        return follow(database, batch)
+        return follow(database, batch, settings)
     except KeyboardInterrupt:
-        print(f"\nthe batch goes on; to watch it again: caption-audit watch {batch}", file=sys.stderr)
+        again = typed(f"watch {batch}", settings)
+        print(f"\nthe batch goes on; to watch it again: {again}", file=sys.stderr)
         return None
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audit.settings import Settings, read_settings
-from ops.local import POLL_S, LocalSystem, Stopping, home_prefix, local_system
+from ops.hints import command as typed_command
+from ops.hints import home_prefix, relative, typed
+from ops.local import POLL_S, LocalSystem, Stopping, local_system
 from ops.show import add_row, console, counts_line
 from ops.text import duration
 from ops.watching import follow
@@ -55,9 +57,13 @@ def run_demo(*, pairs: int = PAIRS) -> int:
         ready_s = time.monotonic() - started
         with _submitted(settings, manifest) as handle:
             try:
-                seen = follow(handle.database, handle.batch, poll_s=0.2, meanwhile=lambda: _look(system, stopping))
+                seen = follow(
+                    *(handle.database, handle.batch, settings),
+                    poll_s=0.2,
+                    meanwhile=lambda: _look(system, stopping),
+                )
             except KeyboardInterrupt:
-                _say("stopping; `caption-audit demo` begins anew")
+                _say(f"stopping; this begins anew: {typed('demo', settings)}")
                 return 130
             status = _report(settings, handle.database, seen, ready_s=ready_s)
             _say("\nstopping Redis and the worker")
@@ -168,7 +174,7 @@ def _table(rows: "Sequence[OutcomeRow]") -> "Table":
 
 
 def _next_steps(settings: Settings, seen: "Progress") -> list[str]:
-    command = f"{home_prefix(settings)}{_command()}"
+    command = f"{home_prefix(settings)}{typed_command()}"
     view = f"flagged_mismatches WHERE batch = {seen.batch} ORDER BY p_no DESC LIMIT 5"
     sql = f"SELECT id, caption, p_no FROM {view}"  # noqa: S608 - shown to be copied, not run
     ledger = os.path.relpath(settings.home / "audit.db")
@@ -176,25 +182,13 @@ def _next_steps(settings: Settings, seen: "Progress") -> list[str]:
         query = f'sqlite3 {ledger} "{sql}"'
     else:
         script = f"import sqlite3; print(*sqlite3.connect('{ledger}').execute('{sql}'), sep='\\n')"
-        query = f'{_relative(sys.executable)} -c "{script}"'
+        query = f'{relative(sys.executable)} -c "{script}"'
     return [
         f"{command} flagged {seen.batch}",
         f"{command} export {seen.batch} -o verdicts.csv",
         query,
         f"{command} up      (and, in another terminal: {command} submit YOUR.csv --watch)",
     ]
-
-
-def _command() -> str:
-    if shutil.which("caption-audit"):
-        return "caption-audit"
-    beside = Path(sys.executable).with_name("caption-audit")
-    return _relative(str(beside)) if beside.exists() else f"{_relative(sys.executable)} -m ops.cli"
-
-
-def _relative(path: str) -> str:
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
 
 
 def _say(line: str) -> None:

@@ -8,6 +8,7 @@ import typer
 from audit.errors import BrokerUnavailable
 from audit.pair import BatchId
 from ops.arguments import BatchArgument, JsonOption, examples, ledger
+from ops.text import counted
 
 if TYPE_CHECKING:
     from audit.settings import Settings
@@ -32,7 +33,8 @@ def cancel(batch: BatchArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"batch": batch, "state": seen.state, "cancelled": cancelled})
     else:
-        print(f"cancelled {cancelled:,} pairs of batch {batch}; {seen.judged:,} are judged and stay")
+        kept = f"{counted(seen.judged, 'outcome')} stay{'s' * (seen.judged == 1)}"
+        print(f"cancelled {counted(cancelled, 'pair')} of batch {batch}; {kept}")
 
 
 def sweep(
@@ -60,9 +62,10 @@ def sweep(
     if as_json:
         print_json({"released": len(buried) - given_up, "parked": given_up, "revived": revived, "sent": sent})
         return
-    print(f"gave back {len(buried) - given_up} chunks of dead processes, parked {given_up}, sent {sent} messages")
+    back, messages = counted(len(buried) - given_up, "chunk"), counted(sent, "message")
+    print(f"gave back {back} of dead processes, parked {given_up}, sent {messages}")
     if parked:
-        print(f"revived {revived} parked chunks")
+        print(f"revived {counted(revived, 'parked chunk')}")
 
 
 def _ring_for_waiting(settings: "Settings", database: "Database") -> int:

@@ -1,7 +1,5 @@
 """Everything in one terminal: Redis, one worker, and their end together. What `up` and `demo` are made of."""
 
-import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +13,7 @@ from audit.errors import AuditError
 from audit.settings import Settings, redact
 from ops.children import child_of, clear_leftovers
 from ops.flower_process import FlowerBeside
+from ops.hints import typed
 from ops.home_lock import HomeLock, only_one
 from ops.local_redis import LocalRedis
 from ops.text import duration
@@ -185,7 +184,7 @@ def listening(settings: Settings, system: LocalSystem) -> list[str]:
         f"  ledger  {redact(settings.ledger_url)}",
         f"  logs    {settings.home / 'logs'}",
         *_flower_line(settings, system),
-        f"  next    {home_prefix(settings)}caption-audit submit FILE --watch   (another terminal; Ctrl-C here stops)",
+        f"  next    {typed('submit FILE --watch', settings)}   (another terminal; Ctrl-C here stops)",
     ]
 
 
@@ -196,12 +195,6 @@ def _flower_line(settings: Settings, system: LocalSystem) -> list[str]:
         return []
     where = system.flower.given_up and "not running"
     return [f"  flower  {where or f'{address(settings)} ({sign_in(settings)})'}"]
-
-
-def home_prefix(settings: Settings) -> str:
-    """What another terminal has to put before a command to reach this home; nothing for the default one."""
-    default = os.path.abspath(Settings.model_fields["home"].default)
-    return "" if str(settings.home) == default else f"AUDIT_HOME={shlex.quote(str(settings.home))} "
 
 
 def _ensure_ledger(settings: Settings) -> None:

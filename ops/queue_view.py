@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from audit.errors import BrokerRefused, BrokerUnavailable, UsageError
 from audit.message import Lane, queue_name
+from ops.hints import typed
 from ops.looking import Look
 from ops.queue_messages import Messages, messages
-from ops.text import duration, one_line, plain
+from ops.text import counted, duration, one_line, plain
+from ops.worker_view import models_held
 
 if TYPE_CHECKING:
     from audit.settings import Settings
     from db.engine import Database
     from db.queue import Waiting
-    from db.workers import SlotSeen
 
 EX_UNAVAILABLE = 69
 COUNTS = ("pending", "sent", "running", "parked", "pairs_left")
@@ -64,7 +65,7 @@ def look_at_queue(settings: "Settings", database: "Database") -> Look:
         for queue, (model, lane) in queues.items()
     ]
     shown = [one for one in lanes if one.tenants or (one.in_redis and (one.in_redis.waiting or one.in_redis.taken))]
-    advice = [*_trouble(trouble), *_advice(shown, _held(slots, settings))]
+    advice = [*_trouble(trouble), *_advice(shown, models_held(slots, settings), settings)]
     return Look(
         value={
             "redis": {"answers": trouble is None, "error": trouble.detail if trouble else None},
@@ -87,24 +88,18 @@ def _trouble(trouble: BrokerUnavailable | UsageError | None) -> list[str]:
     return [] if trouble is None else [f"{trouble.detail}; shown is what the ledger knows, and it keeps everything"]
 
 
-def _held(slots: "Iterable[SlotSeen]", settings: "Settings") -> set[str]:
-    """Models that some living worker holds."""
-    from ops.worker_view import gone
-
-    return {slot.model for slot in slots if not gone(slot, settings)}
-
-
-def _advice(lanes: Sequence[LaneSeen], held: set[str]) -> list[str]:
+def _advice(lanes: Sequence[LaneSeen], held: set[str], settings: "Settings") -> list[str]:
     said: list[str] = []
     for model in sorted({lane.model for lane in lanes} - held):
         chunks = sum(lane.total("pending") + lane.total("sent") for lane in lanes if lane.model == model)
         messages_left = sum(lane.in_redis.waiting for lane in lanes if lane.model == model and lane.in_redis)
         if chunks or messages_left:
-            what = f"{chunks:,} chunk{'s' * (chunks != 1)} wait{'s' * (chunks == 1)}" if chunks else "messages wait"
+            what = f"{counted(chunks, 'chunk')} wait{'s' * (chunks == 1)}" if chunks else "messages wait"
             said.append(f"{what}, but no worker holds the model {model}: start one (AUDIT_MODEL={model})")
     parked = sum(lane.total("parked") for lane in lanes)
     if parked:
-        said.append(f"{parked:,} parked: see the worker's log, mend the cause, then: caption-audit sweep --parked")
+        cure = typed("sweep --parked", settings)
+        said.append(f"{parked:,} parked: see the worker's log, mend the cause, then: {cure}")
     return said
 
 

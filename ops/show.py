@@ -5,16 +5,18 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ops.text import duration, iso, plain
+from ops.hints import typed
+from ops.text import counted, duration, iso, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from audit.settings import Settings
     from db.queries import OutcomeRow, Progress
 
 COUNTS = ("submitted", "yes", "no", "maybe", "failed", "flagged", "cancelled", "remaining")
-NUMERIC = frozenset({"judged", "submitted", "flagged", "failed", "pairs/s", "left", "p_no", "p_yes", "p_maybe"})
+NUMERIC = frozenset({"done", "submitted", "flagged", "failed", "pairs/s", "left", "p_no", "p_yes", "p_maybe"})
 PIPE_WIDTH = 160
 """Columns of a table that goes to a file or a pipe, where there is no terminal to ask."""
 
@@ -55,12 +57,17 @@ def progress_json(seen: "Progress") -> dict[str, Any]:
 
 def progress_line(seen: "Progress") -> str:
     """How far a batch is, on one line."""
-    parts = [f"batch {seen.batch} {seen.state}: {seen.judged:,} of {seen.submitted:,} pairs", counts_line(seen)]
+    parts = [f"batch {seen.batch} {seen.state}: {_so_far(seen)}", counts_line(seen)]
     if seen.rate:
         parts.append(f"{seen.rate:.1f} pairs/s")
     if seen.eta_s is not None:
         parts.append(f"{duration(seen.eta_s)} left")
     return ", ".join(parts)
+
+
+def _so_far(seen: "Progress") -> str:
+    """Pairs with a verdict or a failure, of all."""
+    return f"{seen.judged:,} of {counted(seen.submitted, 'pair')}"
 
 
 def counts_line(seen: "Progress") -> str:
@@ -69,14 +76,18 @@ def counts_line(seen: "Progress") -> str:
     return f"{line}, cancelled {seen.cancelled:,}" if seen.cancelled else line
 
 
-def summary(seen: "Progress", failures: Mapping[str, int]) -> list[str]:
-    """A batch in a few lines: what came out, how long it took, and what can be done next."""
+def summary(
+    seen: "Progress", failures: Mapping[str, int], settings: "Settings", *, trouble: str | None = None
+) -> list[str]:
+    """A batch in a few lines: what came out, how long it took, what keeps it, and what can be done next."""
     name = plain(seen.name)
-    lines = [f"batch {seen.batch} ({name}) is {seen.state}: {seen.judged:,} of {seen.submitted:,} pairs judged"]
+    lines = [f"batch {seen.batch} ({name}) is {seen.state}: {_so_far(seen)}"]
     if seen.started_at is not None and seen.finished_at is not None:
         lines[0] += f" in {duration(seen.finished_at - seen.started_at)}"
     if seen.rate:
         lines[0] += f" ({seen.rate:.1f} pairs/s)"
+    if seen.failed:
+        lines[0] += f", {seen.failed:,} of them failed"
     if seen.eta_s is not None:
         lines[0] += f", {duration(seen.eta_s)} left"
     lines.append(f"  {counts_line(seen)}")
@@ -84,19 +95,22 @@ def summary(seen: "Progress", failures: Mapping[str, int]) -> list[str]:
         lines.append("  failures: " + ", ".join(f"{plain(code)} {count:,}" for code, count in failures.items()))
     parked = seen.chunks.get("parked", 0)
     if parked:
-        lines.append(
-            f"  parked chunks: {parked:,}; their processes died too often (see the worker's log, then: sweep --parked)"
-        )
-    if seen.state == "queued":
-        lines.append(f"  no worker has begun: is one running for the model {plain(seen.model)}? (`caption-audit up`)")
+        cure = f"see the worker's log, then: {typed('sweep --parked', settings)}"
+        lines.append(f"  parked chunks: {parked:,}; their processes died too often ({cure})")
+    if trouble is not None:
+        lines.append(f"  {trouble}")
+    elif seen.state == "queued":
+        lines.append(f"  no worker has begun with it; see: {typed('workers', settings)}")
     if seen.flagged:
-        lines.append(f"  to see what was flagged: caption-audit flagged {seen.batch}")
+        lines.append(f"  to see what was flagged: {typed(f'flagged {seen.batch}', settings)}")
+    if seen.failed:
+        lines.append(f"  to see what failed and why: {typed(f'export {seen.batch} -o outcomes.csv', settings)}")
     return lines
 
 
 def batches_table(listed: Iterable["Progress"]) -> "Table":
     """The batches, one a line."""
-    shown = table("batch", "name", "state", "judged", "submitted", "flagged", "failed", "pairs/s", "left", "created")
+    shown = table("batch", "name", "state", "done", "submitted", "flagged", "failed", "pairs/s", "left", "created")
     for seen in listed:
         rate = "" if not seen.rate else f"{seen.rate:.1f}"
         left = "" if seen.eta_s is None else duration(seen.eta_s)

@@ -12,6 +12,7 @@ from audit.verdict import Label
 from ops.arguments import JsonOption, ManifestFormat, examples
 
 if TYPE_CHECKING:
+    from audit.settings import Settings
     from producer import Handle
 
 
@@ -59,11 +60,14 @@ def submit(
     The same file with the same options is the same batch: it is found, not judged twice.
     """
     import producer
+    from audit.settings import read_settings
 
+    settings = read_settings()
     columns = producer.ColumnNames(id=id_column, image=image_column, caption=caption_column, premise=premise_column)
     try:
         handle = producer.submit(
             manifest,
+            settings=settings,
             name=name,
             file_format=producer.Format(kind.value) if kind else None,
             columns=columns,
@@ -80,7 +84,7 @@ def submit(
         print("\ninterrupted: nothing of it is judged yet; submitting the file again completes it", file=sys.stderr)
         return 130
     with handle:
-        return _report(handle, watch=watch, as_json=as_json)
+        return _report(handle, settings, watch=watch, as_json=as_json)
 
 
 def policy_of(labels: list[Label] | None, p_no_at_least: float | None) -> Policy:
@@ -90,7 +94,7 @@ def policy_of(labels: list[Label] | None, p_no_at_least: float | None) -> Policy
     return Policy() if p_no_at_least is None else Policy(labels=frozenset(), p_no_at_least=p_no_at_least)
 
 
-def _report(handle: "Handle", *, watch: bool, as_json: bool) -> int:
+def _report(handle: "Handle", settings: "Settings", *, watch: bool, as_json: bool) -> int:
     from ops import show
     from ops.asking import follow_or_say_how, print_summary
     from ops.text import one_line
@@ -106,7 +110,7 @@ def _report(handle: "Handle", *, watch: bool, as_json: bool) -> int:
         "failed": handle.failed,
         "sent": handle.sent,
     }
-    lines = _lines(handle)
+    lines = _lines(handle, settings)
     for line in lines[1:] if as_json else lines:
         print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
     for note in handle.notes:
@@ -115,28 +119,31 @@ def _report(handle: "Handle", *, watch: bool, as_json: bool) -> int:
         if as_json:
             show.print_json(told)
         return 0 if handle.sent else BrokerUnavailable.exit_status
-    seen = follow_or_say_how(handle.database, handle.batch)
+    seen = follow_or_say_how(handle.database, handle.batch, settings)
     if as_json:
         last = seen or handle.progress()
         show.print_json(told | {name: show.progress_json(last)[name] for name in ("state", "counts")})
     elif seen is not None:
-        print_summary(handle.database, seen)
+        print_summary(handle.database, seen, settings)
     return 130 if seen is None else exit_status(seen)
 
 
-def _lines(handle: "Handle") -> list[str]:
-    from ops.text import plain
+def _lines(handle: "Handle", settings: "Settings") -> list[str]:
+    from ops.hints import typed
+    from ops.text import counted, plain
 
     what = "is new" if handle.new else "was submitted before (--again judges it anew)"
-    lines = [f"batch {handle.batch} ({plain(handle.name)}) {what}: {handle.pairs:,} pairs in {handle.chunks:,} chunks"]
+    pairs, chunks = counted(handle.pairs, "pair"), counted(handle.chunks, "chunk")
+    lines = [f"batch {handle.batch} ({plain(handle.name)}) {what}: {pairs} in {chunks}"]
     if handle.duplicates:
-        lines.append(f"  left out as repetitions: {handle.duplicates:,} rows")
+        lines.append(f"  left out as repetitions: {counted(handle.duplicates, 'row')}")
     if handle.new and handle.failed:
-        lines.append(f"  failed at once: {handle.failed:,} rows that cannot be judged")
+        lines.append(f"  failed at once: {counted(handle.failed, 'row')} that cannot be judged")
     if not handle.new and handle.progress().state == "cancelled":
         lines.append("  it was cancelled, and stays so: --again judges the file anew")
     if handle.problem:
-        cure = "any worker sends it (`caption-audit up` starts one with a Redis), or `caption-audit sweep`"
+        up, sweep = typed("up", settings), typed("sweep", settings)
+        cure = f"any worker sends it (`{up}` starts one with a Redis), or `{sweep}`"
         lines.append(f"  {plain(handle.problem)}; the batch is registered: {cure}")
     return lines
 

@@ -32,6 +32,11 @@ def duration(seconds: float) -> str:
     return f"{hours:,} h {minutes:02d} min"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 chunk`, `2,000 chunks`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def iso(seconds: float | None) -> str | None:
     """Seconds since the epoch as ISO 8601 in UTC."""
     if seconds is None:

@@ -1,24 +1,53 @@
 """`caption-audit workers`: every slot as its worker last told of it."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from audit.errors import LedgerUnavailable
+from ops.hints import typed, typed_for
 from ops.looking import Look
-from ops.text import duration, one_line
+from ops.text import duration, one_line, plain
 
 if TYPE_CHECKING:
     from audit.settings import Settings
     from db.engine import Database
+    from db.queries import Progress
     from db.workers import SlotSeen
 
 GONE_AFTER_S = 30.0
-NOBODY = "no worker has told of itself lately: start one with `caption-audit up` or `caption-audit worker`"
 
 
 def gone(slot: "SlotSeen", settings: "Settings") -> bool:
     """Whether nothing was heard of it for so long that it must be dead, or cut off from the ledger."""
     return slot.seen_age_s > max(GONE_AFTER_S, 3 * settings.tell_every_s)
+
+
+def models_held(slots: "Iterable[SlotSeen]", settings: "Settings") -> set[str]:
+    """Models that some living worker holds, or loads."""
+    return {slot.model for slot in slots if not gone(slot, settings)}
+
+
+def judged_by_nobody(database: "Database", seen: "Progress", settings: "Settings") -> "tuple[Progress, str | None]":
+    """The batch, and a line with the cure when it waits for judging and no worker is known to hold its model.
+
+    Then it comes without a rate and a time left, which would be nonsense. No line where nothing is known: in a ledger
+    without the table.
+    """
+    if seen.state not in ("queued", "running") or _held_or_unknown(database, seen.model, settings):
+        return seen, None
+    up = typed_for("up", seen, settings)
+    trouble = f"no living worker is known to hold the model {plain(seen.model)}: start one ({up})"
+    return replace(seen, rate=None, eta_s=None), trouble
+
+
+def _held_or_unknown(database: "Database", model: str, settings: "Settings") -> bool:
+    from db.workers import seen
+
+    try:
+        return model in models_held(seen(database), settings)
+    except LedgerUnavailable:  # a ledger without the table too; one that is away is told of by who asks for progress
+        return True
 
 
 def look_at_workers(settings: "Settings", database: "Database") -> Look:
@@ -27,7 +56,7 @@ def look_at_workers(settings: "Settings", database: "Database") -> Look:
 
     slots = seen(database)
     alive = [slot for slot in slots if not gone(slot, settings)]
-    lines = [] if alive else [NOBODY]
+    lines = [] if alive else [_nobody(settings)]
     lines += [
         f"slot {slot.slot} of {slot.worker}: the canary {one_line(slot.canary, limit=150)}"
         for slot in alive
@@ -39,6 +68,11 @@ def look_at_workers(settings: "Settings", database: "Database") -> Look:
         lines=[one_line(line) for line in lines],
         status=0 if alive else 1,
     )
+
+
+def _nobody(settings: "Settings") -> str:
+    up, worker = typed("up", settings), typed("worker", settings)
+    return f"no worker has told of itself lately: start one with `{up}` or `{worker}`"
 
 
 def _json(slot: "SlotSeen", settings: "Settings") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The real command, as a subprocess, on a ledger of its own."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,11 @@ from ops.cli import run as run_command
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMAND = (sys.executable, "-m", "ops.cli")
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def bare(shown: str) -> str:
+    """What was shown, with hints as on a machine where PATH finds the command and AUDIT_HOME is the default one."""
+    return re.sub(r"AUDIT_HOME=\S+ (\S*/caption-audit|caption-audit|\S+ -m ops\.cli)(?= )", "caption-audit", shown)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from audit.pair import BatchId
 from db.engine import Database
-from tests.ops.conftest import COMMAND, Cli
+from tests.ops.conftest import COMMAND, Cli, bare
 from tests.support.ledger_rows import BROKEN, NO, YES, a_pair, add_batch, add_chunk, add_pair
 from tests.support.waiting import wait_until
 
@@ -69,11 +69,12 @@ def test_status_tells_scripts_batch_state_and_counts(cli: Cli, finished: BatchId
 def test_status_tells_people_what_came_out_and_what_to_do_next(cli: Cli, finished: BatchId) -> None:
     """The first command after a run answers the first questions: how many, what failed, how do I see them."""
     done = cli("status", str(finished))
-    assert done.stdout.splitlines() == [
-        f"batch {finished} (shoes) is done: 4 of 4 pairs judged in 2.0 s (2.0 pairs/s)",
+    assert bare(done.stdout).splitlines() == [
+        f"batch {finished} (shoes) is done: 4 of 4 pairs in 2.0 s (2.0 pairs/s), 1 of them failed",
         "  Yes 1, No 2, Maybe 0, failed 1, flagged 2",
         "  failures: image_empty 1",
         f"  to see what was flagged: caption-audit flagged {finished}",
+        f"  to see what failed and why: caption-audit export {finished} -o outcomes.csv",
     ]
 
 
@@ -100,13 +101,13 @@ def test_a_table_shows_hostile_text_as_text(cli: Cli, finished: BatchId) -> None
     assert "\\x1b[2J[bold]x[/bold] \\u202etxt :smile: \\u200b=1" in shown
     assert "two\\x0d\\x0alines" in shown
     assert not {"\x1b", "\u202e", "\u200b"} & set(shown)
-    assert shown.endswith("2 of 4 judged pairs are flagged; the batch is done\n")
+    assert shown.endswith("2 of 3 verdicts are flagged; the batch is done\n")
 
 
 def test_a_limited_table_says_that_there_are_more(cli: Cli, finished: BatchId) -> None:
     """Fifty lines must not look like all."""
     assert (
-        "2 of 4 judged pairs are flagged (showing 1; --limit shows more)"
+        "2 of 3 verdicts are flagged (showing 1; --limit shows more)"
         in cli("flagged", str(finished), "--limit", "1").stdout
     )
 
@@ -193,7 +194,7 @@ def test_cancelling_says_how_many_and_twice_is_harmless(cli: Cli, ledger: Databa
     add_chunk(ledger, batch, 0, "pending", pairs=7)
     first = cli("cancel", str(batch), "--json")
     assert json.loads(first.stdout) == {"batch": batch, "state": "cancelled", "cancelled": 7}
-    assert cli("cancel", str(batch)).stdout == f"cancelled 0 pairs of batch {batch}; 0 are judged and stay\n"
+    assert cli("cancel", str(batch)).stdout == f"cancelled 0 pairs of batch {batch}; 0 outcomes stay\n"
     assert json.loads(cli("status", str(batch), "--json").stdout)["counts"]["cancelled"] == 7
 
 

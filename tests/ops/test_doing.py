@@ -11,7 +11,7 @@ from audit.verdict import Label
 from db.engine import Database
 from db.queries import progress
 from ops.submitting import policy_of
-from tests.ops.conftest import Cli
+from tests.ops.conftest import Cli, bare
 from tests.support.ledger_rows import add_batch, add_chunk
 from tests.support.manifests import draw, small_manifest, write_csv
 from tests.support.redis_server import RedisServer
@@ -133,7 +133,7 @@ def test_parked_chunks_get_a_new_life_when_asked(
     batch = add_batch(ledger, model=submit_environment["AUDIT_MODEL"])
     add_chunk(ledger, batch, 0, "parked", pairs=3, deaths=5)
     assert json.loads(cli("sweep", "--json", **submit_environment).stdout)["revived"] == 0
-    assert "see the worker's log, then: sweep --parked" in cli("status", str(batch)).stdout
+    assert "see the worker's log, then: caption-audit sweep --parked" in bare(cli("status", str(batch)).stdout)
     swept = json.loads(cli("sweep", "--parked", "--json", **submit_environment).stdout)
     assert (swept["revived"], swept["sent"]) == (1, 1)
     assert progress(ledger, batch).state == "queued"
