@@ -50,6 +50,7 @@ def status(
     from db.queries import list_batches, progress
     from ops import show
     from ops.hints import typed
+    from ops.worker_view import judged_by_nobody
 
     with ledger() as (settings, database):
         if batch is None:
@@ -57,7 +58,8 @@ def status(
             if as_json:
                 show.print_json([show.progress_json(seen) for seen in listed])
             elif listed:
-                show.console().print(show.batches_table(listed))
+                known = [judged_by_nobody(database, seen, settings)[0] for seen in listed]
+                show.console().print(show.batches_table(known))
             else:
                 print(f"no batches yet: {typed('submit FILE', settings)}")
             return

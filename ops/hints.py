@@ -5,13 +5,9 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from audit.settings import Settings
 from ops.text import plain
-
-if TYPE_CHECKING:
-    from db.queries import Progress
 
 NAME = "caption-audit"
 
@@ -21,11 +17,11 @@ def typed(arguments: str, settings: Settings) -> str:
     return f"{home_prefix(settings)}{command()} {arguments}"
 
 
-def typed_for(arguments: str, seen: "Progress", settings: Settings) -> str:
-    """The same with the batch's model in front, where another one is set."""
-    if seen.model == settings.model_name:
+def typed_for(arguments: str, model: str, settings: Settings) -> str:
+    """The same with this model in front, where another one is set."""
+    if model == settings.model_name:
         return typed(arguments, settings)
-    return f"{home_prefix(settings)}AUDIT_MODEL={plain(shlex.quote(seen.model))} {command()} {arguments}"
+    return f"{home_prefix(settings)}AUDIT_MODEL={plain(shlex.quote(model))} {command()} {arguments}"
 
 
 def home_prefix(settings: Settings) -> str:

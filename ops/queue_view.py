@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from audit.errors import BrokerRefused, BrokerUnavailable, UsageError
 from audit.message import Lane, queue_name
-from ops.hints import typed
+from ops.hints import typed, typed_for
 from ops.looking import Look
 from ops.queue_messages import Messages, messages
 from ops.text import counted, duration, one_line, plain
@@ -95,7 +95,8 @@ def _advice(lanes: Sequence[LaneSeen], held: set[str], settings: "Settings") -> 
         messages_left = sum(lane.in_redis.waiting for lane in lanes if lane.model == model and lane.in_redis)
         if chunks or messages_left:
             what = f"{counted(chunks, 'chunk')} wait{'s' * (chunks == 1)}" if chunks else "messages wait"
-            said.append(f"{what}, but no worker holds the model {model}: start one (AUDIT_MODEL={model})")
+            up = typed_for("up", model, settings)
+            said.append(f"{what}, but no worker holds the model {model}: start one ({up})")
     parked = sum(lane.total("parked") for lane in lanes)
     if parked:
         cure = typed("sweep --parked", settings)

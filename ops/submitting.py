@@ -149,5 +149,7 @@ def _lines(handle: "Handle", settings: "Settings") -> list[str]:
 
 
 def _show_registering(done: int, total: int) -> None:
+    from ops.text import counted
+
     end = "\n" if done >= total else ""
-    print(f"\rregistered {done:,} of {total:,} rows", end=end, file=sys.stderr, flush=True)
+    print(f"\rregistered {done:,} of {counted(total, 'row')}", end=end, file=sys.stderr, flush=True)

@@ -36,7 +36,7 @@ def judged_by_nobody(database: "Database", seen: "Progress", settings: "Settings
     """
     if seen.state not in ("queued", "running") or _held_or_unknown(database, seen.model, settings):
         return seen, None
-    up = typed_for("up", seen, settings)
+    up = typed_for("up", seen.model, settings)
     trouble = f"no living worker is known to hold the model {plain(seen.model)}: start one ({up})"
     return replace(seen, rate=None, eta_s=None), trouble
 

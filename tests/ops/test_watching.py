@@ -68,6 +68,7 @@ def test_a_worker_with_another_model_does_not_count(cli: Cli, ledger: Database, 
     shown = bare(cli("status", str(half_done)).stdout).splitlines()
     assert shown[0] == f"batch {half_done} (samples) is running: 10 of 20 pairs, 1 of them failed"
     assert f"  {NOBODY}" in shown
+    assert " s " not in cli("status").stdout  # the column `left` is empty
 
 
 def test_the_cure_names_the_batchs_model_where_another_one_is_set(cli: Cli, ledger: Database) -> None:
@@ -82,6 +83,7 @@ def test_with_a_worker_the_summary_tells_the_time_left(cli: Cli, ledger: Databas
     told(ledger, SlotTold(slot=0, device="cpu", model="demo", state=SlotState.LOADING))
     shown = cli("status", str(half_done)).stdout
     assert " left" in shown.splitlines()[0]
+    assert " s " in cli("status").stdout  # the column `left`
     assert "no living worker" not in shown
 
 
