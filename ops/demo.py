@@ -186,6 +186,7 @@ def _next_steps(settings: Settings, seen: "Progress") -> list[str]:
     return [
         f"{command} flagged {seen.batch}",
         f"{command} export {seen.batch} -o verdicts.csv",
+        f"{command} report {seen.batch} -o report.html",
         query,
         f"{command} up      (and, in another terminal: {command} submit YOUR.csv --watch)",
     ]
