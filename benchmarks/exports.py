@@ -93,7 +93,7 @@ def fill(url: str, pairs: int) -> None:
         ' sum(CASE WHEN flagged THEN 1 ELSE 0 END) FROM outcomes GROUP BY "row" / 4096'
     )
     for statement in map(text, (PAIRS.format(pairs=pairs), OUTCOMES.format(false=false), chunks)):
-        database.transact(lambda connection, sql=statement: connection.execute(sql))  # type: ignore[misc]
+        database.transact(lambda connection, sql=statement: connection.execute(sql))  # type: ignore[misc]  # a default binds it
     if not database.is_sqlite:  # autovacuum does it a minute later
         database.transact(lambda connection: connection.execute(text("ANALYZE")))
     database.close()

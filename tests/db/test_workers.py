@@ -69,7 +69,7 @@ def test_rows_of_a_day_ago_go_when_another_worker_tells(database: Database) -> N
     for name, age_s in (("yesterday", KEPT_S + 60), ("tonight", KEPT_S / 2)):
         tell(database, HOLDER, name, [IDLE], up_s=1.0)
         older = update(tables.workers).where(tables.workers.c.worker == name)
-        database.transact(lambda c, q=older, s=age_s: c.execute(q.values(seen_at=tables.workers.c.seen_at - s)))  # type: ignore[misc]
+        database.transact(lambda c, q=older, s=age_s: c.execute(q.values(seen_at=tables.workers.c.seen_at - s)))  # type: ignore[misc]  # defaults bind them
     tell(database, HOLDER, "new", [IDLE], up_s=1.0)
     assert [slot.worker for slot in seen(database)] == ["new", "tonight"]
 

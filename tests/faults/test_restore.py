@@ -83,4 +83,4 @@ def client(server: PostgresServer, program: str, *arguments: str) -> None:
     parts = urlsplit(server.url("postgres"))
     connection = {"PGHOST": parts.hostname, "PGPORT": str(parts.port), "PGUSER": parts.username}
     environ = {**os.environ, **connection, "PGPASSWORD": server.password}
-    subprocess.run([str(server.binaries / program), *arguments], env=environ, check=True, timeout=120)  # type: ignore[arg-type]
+    subprocess.run([str(server.binaries / program), *arguments], env=environ, check=True, timeout=120)  # type: ignore[arg-type]  # str | None
