@@ -76,16 +76,23 @@ chunks = Table(
     Column("state", Text, nullable=False),
     Column("sent_at", Double),
     Column("sends", Integer, nullable=False, server_default="0"),
+    Column("rank", SmallInteger),  # of its message: db/feed.py
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("deaths", Integer, nullable=False, server_default="0"),  # those that blame no pair
     Column("marker_row", Id),  # careful mode: the pair at hand, committed before it is touched
     Column("marker_stage", Text),
+    # The rows that a process had in hand when it died at full speed, both included: whoever killed it is among them.
+    Column("hand_first", Id),
+    Column("hand_last", Id),
     Column("token", Text),  # the lease; kept when done, so that a COMMIT whose answer was lost is recognised
     Column("provenance", Text),  # JSON: who judges, and with what; for outcomes that the ledger itself must write
     Column("holder_host", Text),
     Column("holder_boot", Text),
     Column("holder_pid", Integer),
     Column("holder_started", BigInteger),
+    # The main process of the holder's worker, of the same host and boot: while it lives, it alone says how one died.
+    Column("keeper_pid", Integer),
+    Column("keeper_started", BigInteger),
     Column("lease_until", Double),
     Column("claimed_at", Double),
     Column("done_at", Double),
@@ -104,6 +111,18 @@ suspects = Table(
     Column("batch", Id, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
     Column("row", Id, primary_key=True),
     Column("deaths", Integer, nullable=False),
+    Column("slot", Text),  # where it died last; another slot is to judge it next
+    Column("died_at", Double),
+)
+
+retries = Table(
+    "retries",
+    metadata,
+    # Failures that are to be judged again; each stays in `outcomes` until its new outcome replaces it.
+    Column("batch", Id, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("row", Id, primary_key=True),
+    Column("asked_at", Double, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 pairs = Table(
@@ -164,6 +183,37 @@ outcomes = Table(
         "label IS NULL OR (p_yes >= 0 AND p_no >= 0 AND p_maybe >= 0 AND abs(p_yes + p_no + p_maybe - 1) < 0.001)",
         name="scores_sum_to_one",
     ),
+    sqlite_with_rowid=False,
+)
+
+failure_history = Table(
+    "failure_history",
+    metadata,
+    Column("batch", Id, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("row", Id, primary_key=True),
+    Column("replaced_at", Double, primary_key=True),
+    # The rest as it stood in `outcomes`.
+    Column("failure_code", Text, nullable=False),
+    Column("failure_detail", Text, nullable=False),
+    Column("flags", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("model_revision", Text, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("precision", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("image_sha256", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("judged_at", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+feed_credit = Table(
+    "feed_credit",
+    metadata,
+    # Pairs that the bulk lane is owed for those of the interactive lane that went ahead of it: db/feed.py.
+    Column("model", Text, primary_key=True),
+    Column("pairs", Double, nullable=False),
     sqlite_with_rowid=False,
 )
 
