@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up themselves; they need Python 3.11 or 3.12, make and a network.
 .DEFAULT_GOAL := help
-.PHONY: help demo test compose-test check format parity clean
+.PHONY: help demo test faults compose-test check format parity clean
 SHELL := /bin/bash
 
 # The first Python that is 3.11 or 3.12 and can make virtual environments. PYTHON=... names another.
@@ -20,6 +20,12 @@ demo: .venv/installed ## Judge the sample pairs with the shipped model, end to e
 TEST_JOBS ?= 3
 test: .venv/installed-dev ## Run the tests
 	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+
+# One after the other: two that kill processes at a time would measure each other.
+FAULTS_LOG ?= var/faults.jsonl
+faults: .venv/installed-dev ## Run every fault test, also those of minutes, and note how soon work went on
+	@mkdir -p "$(dir $(FAULTS_LOG))" && rm -f "$(FAULTS_LOG)"
+	@FAULTS_LOG="$(abspath $(FAULTS_LOG))" $(BIN)/python -m pytest tests/faults -m "long or not long"
 
 # Another command that understands docker-compose.yml: make compose-test COMPOSE="podman-compose"
 COMPOSE ?= docker compose

@@ -9,7 +9,17 @@ branch_labels = None
 depends_on = None
 
 ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-TEXTS = ("failure_code", "failure_detail", "flags", "model", "model_revision", "engine", "precision", "device", "worker")
+TEXTS = (
+    "failure_code",
+    "failure_detail",
+    "flags",
+    "model",
+    "model_revision",
+    "engine",
+    "precision",
+    "device",
+    "worker",
+)
 """What history keeps of a failure, besides the picture's hash, the attempt and the times."""
 
 
@@ -58,8 +68,8 @@ def _view() -> None:
 
     pair = "h.batch, b.name AS batch_name, h.row, p.id, p.image, p.caption, p.premise, p.extra"
     what = ", ".join(f"h.{name}" for name in (*TEXTS, "image_sha256", "attempt"))
-    op.execute(
-        f"CREATE VIEW replaced_failures AS SELECT {pair}, {what}, {shown('judged_at')}, {shown('replaced_at')}"
-        " FROM failure_history h JOIN pairs p ON p.batch = h.batch AND p.row = h.row"
-        " JOIN batches b ON b.id = h.batch"
+    joined = (
+        "FROM failure_history h JOIN pairs p ON p.batch = h.batch AND p.row = h.row JOIN batches b ON b.id = h.batch"
     )
+    times = f"{shown('judged_at')}, {shown('replaced_at')}"
+    op.execute(f"CREATE VIEW replaced_failures AS SELECT {pair}, {what}, {times} {joined}")
