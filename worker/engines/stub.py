@@ -1,8 +1,10 @@
 """A fake engine for queue tests and benchmarks: it never looks at the picture. Its verdicts mean nothing."""
 
+import ctypes
 import hashlib
 import os
 import re
+import resource
 import signal
 import time
 from collections import deque
@@ -35,6 +37,8 @@ class StubEngine:
     - `stub:sleep=2.5`: sleep in Python, where a signal's handler runs
     - `stub:hang`: loop in native code with the GIL held, where no handler and no other thread ever runs
     - `stub:kill`: SIGKILL itself; `stub:exit`: leave with status 1 without any clean-up
+    - `stub:segv`: read address 0, as native code with a bug does; `stub:abort`: SIGABRT, as its assertions do
+    - `stub:eat=500`: use 500 MB, page by page: the kernel kills (a cgroup's limit), or MemoryError (RLIMIT_AS)
     - `stub:nan`: EngineFault; `stub:poison`: PoisonedProcess; `stub:oom>4`: OutOfDeviceMemory in batches over 4
 
     Costs, for searches and queue benchmarks: a pass takes `call_s`, and `pair_s` more for each of its pairs; over
@@ -122,6 +126,14 @@ def _obey(order: str, value: str, *, batch: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "exit":
             os._exit(1)
+        case "segv":
+            _without_core()
+            ctypes.string_at(0)
+        case "abort":
+            _without_core()
+            os.abort()
+        case "eat":
+            _eat(int(float(value or 1) * 1_000_000))
         case "nan":
             raise EngineFault("scores_not_finite", "the stub was told to fail")
         case "poison":
@@ -136,6 +148,16 @@ def _hang() -> None:
     # One C loop that never returns to the interpreter: no Python signal handler and no other thread gets a turn. (A
     # catastrophic regular expression would not do: CPython's matcher looks for signals now and then.)
     deque(repeat(None), maxlen=0)
+
+
+def _without_core() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def _eat(size: int) -> None:
+    held = bytearray(size)  # zeroed by the kernel: it takes no memory before it is written
+    for at in range(0, size, resource.getpagesize()):
+        held[at] = 1
 
 
 def _scores(caption: str, premise: str | None, probe: bytes) -> Scores:

@@ -1,5 +1,6 @@
 """The stub engine obeys its orders: the fault tests of the whole system stand on it."""
 
+import resource
 import signal
 import subprocess
 import sys
@@ -94,6 +95,26 @@ def test_kill_and_exit_end_the_process() -> None:
     """A worker process that dies under a pair, by the kernel's hand and by its own."""
     assert start("stub:kill").wait(timeout=20) == -signal.SIGKILL
     assert start("stub:exit").wait(timeout=20) == 1
+
+
+def test_crashes_of_native_code_are_real_signals() -> None:
+    """What the kernel and the C library do to a process, not what Python would make of it."""
+    assert start("stub:segv").wait(timeout=20) == -signal.SIGSEGV
+    assert start("stub:abort").wait(timeout=20) == -signal.SIGABRT
+
+
+def test_memory_is_really_used_and_given_back_or_refused() -> None:
+    """The kernel counts pages that were touched; a limit of addresses is met as MemoryError, by the pair alone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    before = psutil.Process().memory_info().rss
+    assert judge("stub:eat=300 stub:yes") == [Label.YES]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > before + 250_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 100_000_000, hard))
+    try:
+        with pytest.raises(MemoryError):
+            judge("stub:eat=300")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def test_a_hang_is_deaf_to_signal_handlers() -> None:
