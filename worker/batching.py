@@ -23,9 +23,11 @@ class MicroBatch:
 
     def fitted(self, pairs: int) -> None:
         """A pass of so many went well; after some full ones the size doubles, up to `most`."""
-        if pairs < self.size or self.size == self.most:
+        if pairs < self.size:
             return
         self._fitted += 1
-        if self._fitted >= self._growth_after:
+        if self._fitted >= FITTED_BEFORE_GROWTH:
+            self._just_grown = False  # the growth has held: what does not fit from now on is not its fault
+        if self.size < self.most and self._fitted >= self._growth_after:
             self.size = min(self.most, 2 * self.size)
             self._fitted, self._just_grown = 0, True

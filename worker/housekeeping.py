@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -148,7 +149,8 @@ class Housekeeper:
             for pid in self._rounds.stuck():
                 # It can write nothing any more (its lease has ended), but it holds a slot and perhaps a GPU.
                 log.warning("stuck process killed", pid=pid)
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it may have left meanwhile
+                    os.kill(pid, signal.SIGKILL)
 
     def _feed(self, database: Database) -> list[Doorbell]:
         settings, model = self._rounds.settings, self._rounds.model

@@ -92,7 +92,7 @@ class Lifecycle:
             )
         finally:
             database.close()
-        self._hostname = worker.hostname
+        self._hostname = told_apart(worker.hostname, os.getpid())
         self._workplace = Workplace(settings=settings, model=model, slots=slots, board=Board())
         self._redis_known = self._redis.answers()
         # modelscope may want to install what a model folder asks for; it must not, and from nowhere.
@@ -231,6 +231,12 @@ class Lifecycle:
         if self._workplace is None:
             raise RuntimeError("the worker was not prepared")
         return self._workplace
+
+
+def told_apart(name: str, pid: int) -> str:
+    """The worker's name for the ledger: Celery calls all workers of a host that were given no name alike."""
+    given, _, host = name.partition("@")
+    return f"{given}-{pid}@{host}" if given == "celery" else name
 
 
 def _parent_of(pid: int) -> int | None:

@@ -8,7 +8,9 @@ import pytest
 from audit.settings import Settings
 from db.queries import progress
 from tests.support.manifests import small_manifest
+from tests.support.recovery import recovery
 from tests.support.running import changed, check_promises, finished, ledger, results, running, submitted, told
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -20,7 +22,10 @@ def device(sqlite_settings: Settings) -> Settings:
 
 
 def test_a_model_that_does_not_fit_ends_the_worker_at_once(device: Settings, tmp_path: Path) -> None:
-    """One load, one line with the cure, status 69, nothing claimed; loading it three times would say the same."""
+    """One load, one line with the cure, status 69, nothing claimed; loading it three times would say the same.
+
+    Safeguard: DeviceTooSmall of a slot's first process ends the worker (worker/child.py); nobody loads again.
+    """
     small = changed(device, stub_device_pairs=1, slots_per_device=1)
     batch = submitted(small, small_manifest(tmp_path))
     with running(small, tmp_path) as worker:
@@ -59,10 +64,16 @@ def test_the_micro_batch_is_measured_once_a_device_and_model(device: Settings, t
 def test_a_micro_batch_that_the_operator_set_too_high_is_halved_and_costs_no_pair(
     device: Settings, tmp_path: Path
 ) -> None:
-    """Out of memory at every full pass: fewer at a time, every pair judged, no attempt charged."""
+    """Out of memory at every full pass: fewer at a time, every pair judged, no attempt charged.
+
+    Safeguard: OutOfDeviceMemory halves the micro-batch (worker/judging.py) instead of failing its pairs.
+    """
     greedy = changed(device, stub_device_pairs=5, micro_batch=32)
     batch = submitted(greedy, small_manifest(tmp_path, pairs=64))
-    with running(greedy, tmp_path) as worker:
+    with running(greedy, tmp_path) as worker, ledger(greedy) as database:
+        worker.wait_for("micro-batch halved")
+        with recovery(9, "a pass did not fit the device", within_s=10):
+            wait_until(lambda: progress(database, batch).judged, timeout_s=60, what="a commit")
         finished(greedy, batch, watch=worker)
         assert {event["now"] for event in worker.events("micro-batch halved")} >= {16, 8, 4}
     assert set(results(greedy, batch).values()) <= {"Yes", "No", "Maybe"}

@@ -10,6 +10,7 @@ import pytest
 from audit.settings import Settings
 from db.queries import progress
 from tests.support.manifests import draw, write_csv
+from tests.support.recovery import recovery
 from tests.support.running import (
     changed,
     check_promises,
@@ -39,11 +40,17 @@ def quick(sqlite_settings: Settings) -> Settings:
 
 
 def test_a_killed_child_costs_nothing_but_time(quick: Settings, tmp_path: Path) -> None:
-    """Kill -9 in the middle of a chunk: everything is judged, nobody is blamed, the attempt is counted."""
+    """Kill -9 in the middle of a chunk: everything is judged, nobody is blamed, the attempt is counted.
+
+    Safeguard: housekeeping buries a claim whose holder is proved dead (db/sweep.py), long before its lease ends.
+    """
     batch = submitted(quick, manifest(tmp_path, [f"stub:sleep=0.2 stub:yes {n}" for n in range(8)]))
     with running(quick, tmp_path) as worker, ledger(quick) as database:
         wait_until(lambda: progress(database, batch).state == "running", timeout_s=60, what="a claim")
+        before = progress(database, batch).judged
         worker.children()[0].kill()
+        with recovery(1, "SIGKILL of a pool process in the middle of a chunk", within_s=15):
+            wait_until(lambda: progress(database, batch).judged > before, timeout_s=60, what="a commit after the kill")
         finished(quick, batch, watch=worker)
     assert set(results(quick, batch).values()) == {"Yes"}
     attempts = {row.attempt for row in told(quick, batch).values()}
@@ -55,13 +62,18 @@ def test_a_killed_child_costs_nothing_but_time(quick: Settings, tmp_path: Path) 
 
 
 def test_a_killed_worker_is_replaced_without_waiting_for_redis(quick: Settings, tmp_path: Path) -> None:
-    """The whole group dies; the next worker does not wait an hour for Redis's visibility timeout."""
+    """The whole group dies; the next worker does not wait an hour for Redis's visibility timeout.
+
+    Safeguard: the chunk is sent again from the ledger (db/sweep.py, db/feed.py), whatever Redis holds as unacked.
+    """
     batch = submitted(quick, manifest(tmp_path, [f"stub:sleep=0.2 stub:yes {n}" for n in range(20)]))
     with running(quick, tmp_path) as worker, ledger(quick) as database:
         wait_until(lambda: progress(database, batch).state == "running", timeout_s=60, what="a claim")
         worker.kill()
-    with running(quick, tmp_path) as worker:
-        finished(quick, batch, timeout_s=60, watch=worker)
+        before = progress(database, batch).judged
+        with recovery(2, "SIGKILL of a whole worker", within_s=30), running(quick, tmp_path) as other:
+            wait_until(lambda: progress(database, batch).judged > before, timeout_s=60, what="a commit after the kill")
+            finished(quick, batch, timeout_s=60, watch=other)
     assert set(results(quick, batch).values()) == {"Yes"}
     check_promises(quick, batch)
 
@@ -173,9 +185,15 @@ def test_children_are_recycled_although_the_model_loads_for_long(quick: Settings
 
 
 def test_a_sick_engine_releases_its_chunk_and_leaves(quick: Settings, tmp_path: Path) -> None:
-    """A poisoned process (a CUDA error) must not judge on; a pair that does it every time is named in the end."""
+    """A poisoned process (a CUDA error) must not judge on; a pair that does it every time is named in the end.
+
+    Safeguard: `PoisonedProcess` leaves the process before anything of that pass is recorded (worker/tasks.py).
+    """
     batch = submitted(quick, manifest(tmp_path, ["stub:yes", "stub:poison", "stub:yes"]))
     with running(quick, tmp_path) as worker:
+        worker.wait_for("worker process leaves")
+        with recovery(10, "a poisoned process has left", within_s=10):
+            worker.wait_for("model proved", count=2)
         finished(quick, batch, watch=worker)
     assert results(quick, batch) == {"p0": "Yes", "p1": "worker_died", "p2": "Yes"}
     check_promises(quick, batch)

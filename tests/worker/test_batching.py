@@ -36,6 +36,18 @@ def test_a_growth_that_fails_is_repeated_later_and_later() -> None:
     assert waits == [8, 16, 32, 64]
 
 
+def test_a_growth_that_held_is_not_blamed_for_what_comes_later() -> None:
+    """Hours after it grew back somebody else fills the device for a moment: that must not slow the next growth."""
+    batch = MicroBatch(8)
+    batch.did_not_fit(8)
+    fill(batch, FITTED_BEFORE_GROWTH)
+    assert batch.size == 8
+    fill(batch, FITTED_BEFORE_GROWTH)
+    batch.did_not_fit(8)
+    fill(batch, FITTED_BEFORE_GROWTH)
+    assert batch.size == 8
+
+
 def test_partial_passes_prove_nothing() -> None:
     """The last group of a chunk is small, and fits where a full one does not."""
     batch = MicroBatch(8)

@@ -1,7 +1,9 @@
 """The rounds of a worker's main process: each part is done whatever becomes of the others, and the thread lives on."""
 
+import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -93,6 +95,29 @@ def test_what_redis_does_not_take_goes_back(keeper: Housekeeper, office: Office,
     office.redis_away = False
     wait_until(lambda: len(office.rung) == 2, timeout_s=20, what="two doorbells")
     assert progress(ledger, batch).chunks == {"sent": 2}
+
+
+def test_a_stuck_process_that_has_left_meanwhile_costs_no_round(
+    sqlite_settings: Settings, office: Office, ledger: Database
+) -> None:
+    """Between the look at the board and the kill it may be gone; the chunks that wait are fed all the same."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    quick = changed(sqlite_settings, feed_every_s=0.05, lease_s=0.2, pair_limit_s=0.1)
+    asked: list[int] = []
+
+    def stuck() -> list[int]:
+        asked.append(gone.pid)
+        return [gone.pid]
+
+    keeper = Housekeeper(replace(office.rounds_for(quick), stuck=stuck))
+    keeper.start()
+    try:
+        wait_until(lambda: asked, timeout_s=20, what="a look at the board")
+        batch_of(ledger, 4)
+        wait_until(lambda: len(office.rung) == 1, timeout_s=20, what="a doorbell")
+    finally:
+        keeper.stop()
 
 
 def test_the_thread_outlives_what_nobody_expected(keeper: Housekeeper, office: Office, ledger: Database) -> None:

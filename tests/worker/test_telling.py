@@ -12,6 +12,7 @@ from db.workers import SlotSeen, SlotState, seen
 from tests.support.manifests import draw, small_manifest, write_csv
 from tests.support.running import changed, finished, ledger, running, submitted
 from tests.support.waiting import wait_until
+from worker.lifecycle import told_apart
 
 
 @pytest.fixture
@@ -77,3 +78,10 @@ def test_a_ledger_that_takes_no_news_still_takes_verdicts(telling: Settings, tmp
         assert finished(telling, batch, watch=worker).yes >= 1
         assert len(worker.events("worker not told of")) <= 1
         assert worker.events("housekeeping failed") == worker.events("housekeeping waits") == []
+
+
+def test_two_workers_without_a_name_are_told_apart() -> None:
+    """`celery -A worker.app worker` twice on a host: each would write over what the other told."""
+    assert told_apart("celery@host-a", 12) == "celery-12@host-a"
+    assert told_apart("caption-audit-12@host-a", 12) == "caption-audit-12@host-a"
+    assert told_apart("night-shift@host-a", 12) == "night-shift@host-a"
