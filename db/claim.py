@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, or_, select, update
 
 from audit.holder import proved_dead
-from audit.message import ChunkMessage
+from audit.message import WIRE_VERSION, ChunkMessage
 from audit.pair import BatchId, ChunkNumber, Pair, Row
 from audit.policy import Policy
 from db.codec import row_to_pair
 from db.death import Cause, bury, holder_of
 from db.engine import Database, db_now
 from db.lease import Claim, Claimant
-from db.tables import BatchState, ChunkState, batches, chunks, outcomes, pairs, suspects
+from db.tables import BatchState, ChunkState, batches, chunks, outcomes, pairs, retries, suspects
 
 
 class Refusal(StrEnum):
@@ -23,6 +23,7 @@ class Refusal(StrEnum):
 
     UNKNOWN = "unknown"
     OTHER_MODEL = "other_model"
+    OTHER_VERSION = "other_version"
     NOT_OPEN = "not_open"
     HELD = "held"
     DONE = "done"
@@ -93,6 +94,8 @@ def _refused_batch(batch: Mapping[str, Any] | None, claimant: Claimant) -> Refus
         return Refusal.UNKNOWN
     if batch["model"] != claimant.provenance.model:
         return Refusal.OTHER_MODEL
+    if batch["wire_version"] != WIRE_VERSION:
+        return Refusal.OTHER_VERSION
     if batch["state"] != BatchState.OPEN:
         return Refusal.CANCELLED if batch["state"] == BatchState.CANCELLED else Refusal.NOT_OPEN
     return None
@@ -102,7 +105,7 @@ def _take(
     connection: Connection, batch: Mapping[str, Any], chunk: Mapping[str, Any], claimant: Claimant
 ) -> Claim | Refusal:
     rows = (chunk["first_row"], chunk["last_row"])
-    waiting = _unjudged(connection, batch["id"], rows)
+    waiting, retried = _waiting(connection, batch["id"], rows)
     token, holder = uuid.uuid4().hex, claimant.holder
     this = update(chunks).where(chunks.c.batch == batch["id"], chunks.c.number == chunk["number"])
     if not waiting:  # every pair of it was named while dead holders were buried
@@ -137,16 +140,24 @@ def _take(
         policy=Policy.from_json(batch["policy"]),
         pairs=tuple(waiting),
         suspects=suspected,
+        retried=retried,
         claimant=claimant,
     )
 
 
-def _unjudged(connection: Connection, batch: BatchId, rows: tuple[int, int]) -> list[Pair]:
+def _waiting(connection: Connection, batch: BatchId, rows: tuple[int, int]) -> tuple[list[Pair], frozenset[Row]]:
+    """Pairs that want an outcome, in row order; and the rows of those whose failure it is to replace."""
     judged = and_(outcomes.c.batch == pairs.c.batch, outcomes.c.row == pairs.c.row)
+    again = and_(retries.c.batch == pairs.c.batch, retries.c.row == pairs.c.row)
     found = connection.execute(
-        select(pairs)
+        select(pairs, retries.c.row.label("again"))
         .outerjoin(outcomes, judged)
-        .where(pairs.c.batch == batch, pairs.c.row.between(*rows), outcomes.c.row.is_(None))
+        .outerjoin(retries, again)
+        .where(pairs.c.batch == batch, pairs.c.row.between(*rows))
+        .where(or_(outcomes.c.row.is_(None), retries.c.row.is_not(None)))
         .order_by(pairs.c.row)
     )
-    return [row_to_pair(dict(row)) for row in found.mappings()]
+    waiting = [dict(row) for row in found.mappings()]
+    return [row_to_pair(row) for row in waiting], frozenset(
+        Row(row["row"]) for row in waiting if row["again"] is not None
+    )

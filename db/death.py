@@ -14,6 +14,7 @@ from audit.holder import Holder, proved_dead, this_process
 from audit.verdict import Failure, Label
 from db.engine import db_now
 from db.lease import Provenance, no_holder
+from db.retry import make_room
 from db.tables import ChunkState, chunks, outcomes, suspects
 
 DEATHS_TO_NAME = 2
@@ -81,6 +82,7 @@ def _suspect(connection: Connection, chunk: Mapping[str, Any], cause: Cause) -> 
         connection.execute(insert(suspects).values(deaths=deaths, **key))
         return
     failure = _failure(chunk["marker_stage"], cause)
+    make_room(connection, chunk["batch"], [chunk["marker_row"]])
     connection.execute(insert(outcomes).values(_named(chunk, failure)))
     recount(connection, chunk)
 

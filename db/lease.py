@@ -49,8 +49,9 @@ class Claimant:
 class Claim:
     """A chunk that this process holds until its lease ends.
 
-    `pairs` are those without an outcome, in row order. `careful` asks for one pair at a time with a committed marker;
-    `suspects` are judged last. `token` fences: only its owner can record.
+    `pairs` are those that want an outcome, in row order. `careful` asks for one pair at a time with a committed marker;
+    `suspects` are judged last; `retried` have a failure that their new outcome replaces. `token` fences: only its
+    owner can record.
     """
 
     batch: BatchId
@@ -62,6 +63,7 @@ class Claim:
     policy: Policy
     pairs: tuple[Pair, ...]
     suspects: frozenset[Row]
+    retried: frozenset[Row]
     claimant: Claimant
 
 

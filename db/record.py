@@ -12,7 +12,8 @@ from db.death import recount
 from db.engine import Database, db_now
 from db.lease import Claim, no_holder
 from db.outcome_rows import REMEMBERED, insert_judgements, insert_outcomes
-from db.tables import ChunkState, chunks, suspects
+from db.retry import afresh, asked_again, make_room
+from db.tables import ChunkState, chunks, retries, suspects
 
 
 class Recorded(StrEnum):
@@ -20,7 +21,8 @@ class Recorded(StrEnum):
 
     KEPT = "kept"  # committed; pairs of the chunk are still without an outcome, and the claim goes on
     DONE = "done"  # committed, and the chunk is finished
-    FENCED = "fenced"  # the chunk was taken over or cancelled: nothing was written, and nothing is to be
+    CANCELLED = "cancelled"  # the batch was cancelled meanwhile: what is judged is kept, nothing more is asked for
+    FENCED = "fenced"  # the chunk was taken over, or cancelled long ago: nothing was written, and nothing is to be
 
 
 def record(database: Database, claim: Claim, results: Sequence[Outcome]) -> Recorded:
@@ -34,30 +36,57 @@ def record(database: Database, claim: Claim, results: Sequence[Outcome]) -> Reco
 
 def _record(connection: Connection, claim: Claim, results: Sequence[Outcome]) -> Recorded:
     this = (chunks.c.batch == claim.batch, chunks.c.number == claim.chunk)
-    found = connection.execute(select(chunks).where(*this).with_for_update()).mappings().first()
+    left_s = (chunks.c.lease_until - db_now()).label("left_s")
+    found = connection.execute(select(chunks, left_s).where(*this).with_for_update()).mappings().first()
     if found is None:
         return Recorded.FENCED
     chunk = dict(found)
-    if chunk["token"] != claim.token or chunk["state"] not in (ChunkState.RUNNING, ChunkState.DONE):
+    if not _may_write(chunk, claim):
         connection.execute(update(chunks).where(*this).values(fenced=chunks.c.fenced + 1))
         return Recorded.FENCED
     if chunk["state"] == ChunkState.DONE:
         return Recorded.DONE  # our own earlier commit, whose answer was lost
     if results:
         _write(connection, claim, results)
-    finished = recount(connection, chunk) >= chunk["pairs"]
-    if finished:
-        # The token stays: it is how a repeated record recognises its own work.
-        done = {**no_holder(), "token": claim.token, "state": ChunkState.DONE, "done_at": db_now()}
-        connection.execute(update(chunks).where(*this).values(**done))
-        return Recorded.DONE
+    judged = recount(connection, chunk)
+    if chunk["state"] == ChunkState.CANCELLED:
+        return Recorded.CANCELLED
+    return _finish(connection, claim, chunk) if judged >= chunk["pairs"] else _go_on(connection, claim)
+
+
+def _finish(connection: Connection, claim: Claim, chunk: Mapping[str, Any]) -> Recorded:
+    """Every pair has an outcome: the chunk is done, unless some of them are failures that are being retried."""
+    again = asked_again(connection, claim.batch, retries.c.row.between(chunk["first_row"], chunk["last_row"]))
+    if not again.isdisjoint(claim.retried):
+        return _go_on(connection, claim)
+    # The token stays: it is how a repeated record recognises its own work.
+    done = {**no_holder(), "token": claim.token, "state": ChunkState.DONE, "done_at": db_now()}
+    values = afresh() if again else done  # afresh: a retry was asked for while this claim was at work
+    this = (chunks.c.batch == claim.batch, chunks.c.number == claim.chunk)
+    connection.execute(update(chunks).where(*this).values(**values))
+    return Recorded.DONE
+
+
+def _go_on(connection: Connection, claim: Claim) -> Recorded:
+    this = (chunks.c.batch == claim.batch, chunks.c.number == claim.chunk)
     kept = {"lease_until": db_now() + claim.claimant.lease_s, "marker_row": None, "marker_stage": None}
     connection.execute(update(chunks).where(*this).values(**kept))
     return Recorded.KEPT
 
 
+def _may_write(chunk: Mapping[str, Any], claim: Claim) -> bool:
+    if chunk["token"] != claim.token:
+        return False
+    if chunk["state"] == ChunkState.CANCELLED:
+        # Cancelling keeps what is judged, also what was not yet recorded; but nobody comes hours later.
+        return chunk["left_s"] is not None and chunk["left_s"] > 0
+    return chunk["state"] in (ChunkState.RUNNING, ChunkState.DONE)
+
+
 def _write(connection: Connection, claim: Claim, results: Sequence[Outcome]) -> None:
     rows = [own_values(claim, outcome) for outcome in results]
+    if claim.retried:
+        make_room(connection, claim.batch, [outcome.row for outcome in results if outcome.row in claim.retried])
     insert_outcomes(connection, shared_values(claim), rows)
     if claim.suspects:
         judged = [outcome.row for outcome in results if outcome.row in claim.suspects]

@@ -11,6 +11,7 @@ from audit.pair import BatchId, ChunkNumber
 from db.claim import locked_chunk
 from db.death import Cause, bury, cause_of_death, holder_of, is_expired
 from db.engine import Database, db_now
+from db.retry import forgotten_retries, revive
 from db.tables import BatchState, ChunkState, batches, chunks
 
 
@@ -44,11 +45,17 @@ class Rules:
 
 
 def sweep(database: Database, rules: Rules) -> Iterator[Buried]:
-    """Bury every abandoned claim, each in a transaction of its own, as the result is read. Raises LedgerUnavailable."""
+    """Bury every abandoned claim, each in a transaction of its own, as the result is read. Raises LedgerUnavailable.
+
+    Retries that an older worker has passed over are given a new chance, too.
+    """
     running = select(chunks, (db_now() - chunks.c.lease_until).label("expired_s"))
     with database.reading() as connection:
         found = connection.execute(running.where(chunks.c.state == ChunkState.RUNNING))
         seen = [row for row in map(dict, found.mappings()) if rules.abandoned(row)]
+        forgotten = forgotten_retries(connection)
+    if forgotten:
+        database.transact(lambda connection: revive(connection, forgotten))
     for row in seen:
         buried = _bury(database, row["batch"], row["number"], rules)
         if buried is not None:

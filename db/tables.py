@@ -121,6 +121,7 @@ retries = Table(
     # Failures that are to be judged again; each stays in `outcomes` until its new outcome replaces it.
     Column("batch", Id, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
     Column("row", Id, primary_key=True),
+    Column("chunk", Integer, nullable=False),
     Column("asked_at", Double, nullable=False),
     sqlite_with_rowid=False,
 )

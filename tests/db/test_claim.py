@@ -8,26 +8,22 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
 from audit.holder import this_process
+from audit.message import WIRE_VERSION
 from audit.pair import BatchId, Row
 from db import tables
 from db.cancel import cancel_batch
 from db.claim import Refusal
 from db.death import Cause
 from db.engine import Database
-from db.exports import outcomes
 from db.lease import Claim, mark, release, renew
 from db.queries import progress
 from db.record import Recorded, record
 from db.sweep import Buried, Rules, sweep, unpark
-from tests.support.claims import attempt, batch_of, broken, claimant, dead_process, elsewhere, no, take, yes
+from tests.support.claims import attempt, batch_of, broken, claimant, dead_process, elsewhere, no, results, take, yes
 from tests.support.ledger_rows import a_pair, add_batch, add_chunk, add_pair
 from tests.support.waiting import wait_until
 
 FIVE = Rules(max_deaths=5)
-
-
-def results(database: Database, batch: BatchId) -> dict[int, str]:
-    return {row.row: row.label or str(row.failure_code) for row in outcomes(database, batch)}
 
 
 def swept(database: Database, rules: Rules = FIVE) -> list[Buried]:
@@ -252,12 +248,42 @@ def test_cancelling_keeps_what_is_judged_and_revives_nothing(database: Database)
     record(database, held, [yes(held.pairs[0]), broken(held.pairs[1])])
     assert cancel_batch(database, batch) == 6
     assert cancel_batch(database, batch) == 0
-    assert record(database, held, [yes(held.pairs[2])]) is Recorded.FENCED
     assert not renew(database, held)
+    # What it had judged and not yet recorded when it was told is kept, too.
+    assert record(database, held, [yes(held.pairs[2])]) is Recorded.CANCELLED
+    assert release(database, held, charge=True) is None
     assert swept(database) == []
+    assert attempt(database, batch) is Refusal.CANCELLED
     assert attempt(database, batch, 1) is Refusal.CANCELLED
     seen = progress(database, batch)
-    assert (seen.state, seen.submitted, seen.yes, seen.failed, seen.cancelled) == ("cancelled", 8, 1, 1, 6)
+    assert (seen.state, seen.submitted, seen.yes, seen.failed, seen.cancelled) == ("cancelled", 8, 2, 1, 5)
+
+
+def test_a_holder_that_comes_long_after_the_cancel_writes_nothing(database: Database) -> None:
+    """Who has seen the sum of a cancelled batch must not find another one the next day."""
+    batch = batch_of(database, 2)
+    held = take(database, batch, by=claimant(lease_s=0.001))
+    cancel_batch(database, batch)
+    assert record(database, held, [yes(held.pairs[0])]) is Recorded.FENCED
+    seen = progress(database, batch)
+    assert (seen.judged, seen.cancelled) == (0, 2)
+
+
+def test_another_holder_of_a_cancelled_chunk_writes_nothing(database: Database) -> None:
+    """The token fences here as anywhere: only the last claim may add what it had judged."""
+    batch = batch_of(database, 2)
+    early = take(database, batch)
+    release(database, early, charge=False)
+    take(database, batch, by=claimant(holder=elsewhere()))
+    cancel_batch(database, batch)
+    assert record(database, early, [yes(early.pairs[0])]) is Recorded.FENCED
+
+
+def test_a_newer_wire_version_is_left_to_newer_workers(database: Database) -> None:
+    """What a newer batch needs this code cannot know: refused, and not changed."""
+    batch = batch_of(database, 2, wire_version=WIRE_VERSION + 1)
+    assert attempt(database, batch) is Refusal.OTHER_VERSION
+    assert progress(database, batch).chunks == {"pending": 1}
 
 
 def test_the_database_refuses_an_outcome_that_is_both_or_neither(database: Database) -> None:

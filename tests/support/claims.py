@@ -11,6 +11,7 @@ from audit.pair import BatchId, ChunkNumber, Pair
 from audit.verdict import Failure, Outcome, Scores, Verdict
 from db.claim import Refusal, claim
 from db.engine import Database
+from db.exports import outcomes
 from db.lease import Claim, Claimant, Provenance
 from tests.support.ledger_rows import a_pair, add_batch, add_chunk, add_pair
 
@@ -75,3 +76,8 @@ def no(pair: Pair) -> Outcome:
 def broken(pair: Pair) -> Outcome:
     """A failure."""
     return Outcome(row=pair.row, result=Failure(code="image_empty", detail="zero bytes"))
+
+
+def results(database: Database, batch: BatchId) -> dict[int, str]:
+    """Label or failure code by row."""
+    return {row.row: row.label or str(row.failure_code) for row in outcomes(database, batch)}

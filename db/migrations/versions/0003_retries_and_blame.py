@@ -34,7 +34,13 @@ def upgrade() -> None:
         op.add_column("chunks", column)
     op.add_column("suspects", sa.Column("slot", sa.Text))
     op.add_column("suspects", sa.Column("died_at", sa.Double))
-    op.create_table("retries", *_pair(), sa.Column("asked_at", sa.Double, nullable=False), sqlite_with_rowid=False)
+    op.create_table(
+        "retries",
+        *_pair(),
+        sa.Column("chunk", sa.Integer, nullable=False),
+        sa.Column("asked_at", sa.Double, nullable=False),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "failure_history",
         *_pair(),
