@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,8 @@ class Worker:
         return self.process.wait(timeout=timeout_s)
 
     def kill(self) -> None:
-        """SIGKILL to the whole group."""
-        if self.process.poll() is None:
+        """SIGKILL to the whole group, also to what a dead main process has left of it."""
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=30)
 
