@@ -140,15 +140,16 @@ def _judge(held: Claim, office: Office) -> Ending:
 
 def _judge_at_full_speed(held: Claim, office: Office, unsaved: list[Outcome]) -> None:
     """Judge in micro-batches; what is judged is committed every third of a lease, which renews it."""
-    due_s, last = held.claimant.lease_s / 3, time.monotonic()
+    due_s = held.claimant.lease_s / 3
+    renewed = saved = time.monotonic()  # apart: a pass is told of just before its outcomes come, and would delay them
 
     def progressed() -> None:
-        nonlocal last
+        nonlocal renewed
         office.progressed()
-        if time.monotonic() - last > due_s:
+        if time.monotonic() - renewed > due_s:
             if not _patiently(lambda: renew(office.database, held), office):
                 raise _TakenOver
-            last = time.monotonic()
+            renewed = time.monotonic()
 
     with quick_pictures(held.image_root, office.settings) as pictures:
         judged = judge_pairs(
@@ -156,10 +157,10 @@ def _judge_at_full_speed(held: Claim, office: Office, unsaved: list[Outcome]) ->
         )
         for outcomes in judged:
             unsaved += outcomes
-            if time.monotonic() - last > due_s:
+            if time.monotonic() - saved > due_s:
                 _save(office, held, unsaved)
                 unsaved.clear()
-                last = time.monotonic()
+                renewed = saved = time.monotonic()
 
 
 def _judge_carefully(held: Claim, office: Office) -> None:

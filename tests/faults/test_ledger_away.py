@@ -61,6 +61,20 @@ def test_a_locked_sqlite_file_is_waited_for(sqlite_settings: Settings, tmp_path:
     check_promises(settings, batch)
 
 
+def test_a_long_chunk_is_committed_bit_by_bit(sqlite_settings: Settings, tmp_path: Path) -> None:
+    """Whoever kills a worker in the middle of 256 pairs must not cost more than a third of a lease of judging.
+
+    Safeguard: outcomes are saved when they are due, though the lease was renewed a moment ago.
+    """
+    settings = changed(sqlite_settings, stub_pair_s=0.1, **{**QUICK, "chunk_pairs": 60})
+    batch = submitted(settings, small_manifest(tmp_path, pairs=60))
+    with running(settings, tmp_path) as worker, ledger(settings) as database:
+        wait_until(lambda: progress(database, batch).judged, timeout_s=60, what="a first commit")
+        assert progress(database, batch).judged < 60
+        finished(settings, batch, watch=worker)
+    check_promises(settings, batch)
+
+
 def test_a_whole_batch_is_judged_on_each_database(settings: Settings, tmp_path: Path) -> None:
     """SQLite for one host, PostgreSQL for a fleet: the same promises."""
     quick = changed(settings, **{**QUICK, "slots_per_device": 2})
