@@ -21,6 +21,7 @@ from sqlalchemy.types import Double
 
 from audit.errors import LedgerUnavailable, UsageError
 from db.faults import is_conflict, translate
+from db.silence import patient_for
 
 T = TypeVar("T")
 SQLITE_BUSY_S = 5.0
@@ -120,14 +121,18 @@ class Database:
             raise translate(error) from error
 
 
-def open_database(url: str, *, busy_s: float = SQLITE_BUSY_S) -> Database:
-    """Connect lazily to `sqlite:///PATH` or `postgresql+psycopg://...`; raises UsageError for another kind of URL."""
+def open_database(url: str, *, busy_s: float = SQLITE_BUSY_S, silent_s: float | None = None) -> Database:
+    """Connect lazily to `sqlite:///PATH` or `postgresql+psycopg://...`; raises UsageError for another kind of URL.
+
+    With `silent_s` a PostgreSQL that says nothing for so long is away; longer than a lock is waited for. Without it a
+    statement may take any time.
+    """
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             return Database(engine=_sqlite(url, parsed.database, busy_s), pid=os.getpid())
         if parsed.get_backend_name() == "postgresql":
-            return Database(engine=_postgresql(url), pid=os.getpid())
+            return Database(engine=_postgresql(url, silent_s), pid=os.getpid())
     except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
         pass  # whose text may hold a piece of a password
     raise UsageError("bad_setting", "DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
@@ -159,7 +164,7 @@ def _sqlite(url: str, path: str | None, busy_s: float) -> Engine:
     return engine
 
 
-def _postgresql(url: str) -> Engine:
+def _postgresql(url: str, silent_s: float | None) -> Engine:
     # A server that dies in the middle of a COPY makes it warn on stderr; the error itself is translated below.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
     engine = create_engine(
@@ -182,6 +187,13 @@ def _postgresql(url: str) -> Engine:
             "prepare_threshold": None,
         },
     )
+
+    if silent_s is not None:
+        patient = patient_for(silent_s)
+
+        @event.listens_for(engine, "do_connect")
+        def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> Any:
+            return patient.connect(*arguments, **named)
 
     @event.listens_for(engine, "begin")
     def _limit(connection: Connection) -> None:

@@ -85,11 +85,11 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": {
             # Above the hard limit, or Redis would hand a chunk that is being judged to a second worker.
             "visibility_timeout": int(hard_s) + 3600,
-            # A connection that went silent is noticed in this time, not after the kernel's two hours.
-            "socket_timeout": 30,
+            # A connection that went silent is noticed in 5 to 20 s (docs/faults.md), not after the kernel's two hours.
+            "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
-            "health_check_interval": 10,
+            "health_check_interval": 5,
             "queue_order_strategy": "priority",
         },
     }

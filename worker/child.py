@@ -25,6 +25,8 @@ from worker.telemetry import configure_logs, logger
 
 log = logger(__name__)
 EX_LOAD_FAILED = 71
+SHORTEST_SILENCE_S = 6.0
+"""PostgreSQL may say nothing while a lock is waited for, which ends after 5 s."""
 REPLACEMENT_WAIT_S = 2.0
 """Children that leave at once are replaced at once, until Celery gives up with a status of its own."""
 REFUSAL_WAIT_S = 10.0
@@ -68,8 +70,13 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
     settings, board = workplace.settings, workplace.board
     asked: list[int] = []
     engine = load_engine(workplace.model, settings, slot)
-    # Eight tries of it stay below a lease: a child that waits for a locked file is not stuck.
-    database = open_database(settings.ledger_url, busy_s=min(5.0, settings.lease_s / 16))
+    # Eight tries of it stay below a lease: a child that waits for a locked file is not stuck. Nor is one that waits for
+    # an answer of PostgreSQL that was lost on the way.
+    database = open_database(
+        settings.ledger_url,
+        busy_s=min(5.0, settings.lease_s / 16),
+        silent_s=max(SHORTEST_SILENCE_S, settings.lease_s / 2),
+    )
     claimant = Claimant(
         holder=this_process(),
         provenance=provenance_of(engine, workplace.model, worker=f"{worker}:{slot_number}", slot=slot),

@@ -26,8 +26,10 @@ T = TypeVar("T")
 log = logger(__name__)
 BUSY_S = 1.0
 """A round does not wait long for a locked SQLite file: forks wait for the round, and the next one comes in a second."""
-FORK_WAIT_S = 15.0
-"""Longest that a fork waits for a round to end; above the ledger's connect timeout (5 s), below any patience."""
+SILENT_S = 10.0
+"""A ledger that says nothing for so long is away; above its lock timeout (5 s)."""
+FORK_WAIT_S = 20.0
+"""Longest that a fork waits for a round to end; above the ledger's connect timeout (5 s) and the longest silence."""
 
 
 class Bell(Protocol):
@@ -124,7 +126,7 @@ class Housekeeper:
         self._round_at = now
 
     def _with_ledger(self, part: Callable[[Database], T]) -> T:
-        database = open_database(self._rounds.settings.ledger_url, busy_s=BUSY_S)
+        database = open_database(self._rounds.settings.ledger_url, busy_s=BUSY_S, silent_s=SILENT_S)
         try:
             return part(database)
         finally:

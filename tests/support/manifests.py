@@ -42,3 +42,19 @@ def small_manifest(folder: Path, *, pairs: int = 8, name: str = "pairs.csv") -> 
             draw(picture, colour=colour)
         rows.append((f"p{number}", picture.name, f"a {colour} square"))
     return write_csv(folder / name, rows)
+
+
+def ordered_manifest(folder: Path, *, pairs: int = 8, name: str = "pairs.csv") -> Path:
+    """`pairs` rows whose captions tell the stub engine what to say: Yes, No and Maybe in turn."""
+    picture = draw(folder / "any.png")
+    rows = ((f"p{number}", picture.name, f"stub:{_ordered(number).lower()}") for number in range(pairs))
+    return write_csv(folder / name, rows)
+
+
+def ordered_results(pairs: int) -> dict[str, str]:
+    """What an undisturbed run says of `ordered_manifest`, by id."""
+    return {f"p{number}": _ordered(number) for number in range(pairs)}
+
+
+def _ordered(number: int) -> str:
+    return ("Yes", "No", "Maybe")[number % 3]

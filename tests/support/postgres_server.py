@@ -47,6 +47,7 @@ class PostgresServer:
         self.password = secrets.token_hex(16)
         self.process: subprocess.Popen[bytes] | None = None
         self.durable = durable
+        self.addresses = ["127.0.0.1"]
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
@@ -55,7 +56,7 @@ class PostgresServer:
             if not _reachable_by_all(binaries):
                 binaries = _copied(binaries, self.folder / "installed")
         self.binaries = binaries
-        self.port = _free_port()
+        self.port = free_port()
         self._make_cluster()
 
     def url(self, name: str) -> str:
@@ -65,6 +66,14 @@ class PostgresServer:
     def start(self) -> None:
         """Start, or start again after a kill; returns once it answers."""
         wait_until(self._started, timeout_s=30, what="PostgreSQL to answer")
+
+    def listen(self, address: str) -> None:
+        """Listen on one more address of this host, and admit whoever reaches it with the password; starts again."""
+        self.kill()
+        self.addresses.append(address)
+        with (self.folder / "data" / "pg_hba.conf").open("a") as admitted:
+            admitted.write(f"host all all {address}/30 scram-sha-256\n")
+        self.start()
 
     def kill(self) -> None:
         """Kill -9 of the main process; its children notice and leave."""
@@ -105,7 +114,11 @@ class PostgresServer:
         return True
 
     def _launch(self) -> None:
-        options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder}
+        options = {
+            "port": self.port,
+            "listen_addresses": ",".join(self.addresses),
+            "unix_socket_directories": self.folder,
+        }
         options |= {"max_connections": 60, "shared_buffers": "64MB"}
         if not self.durable:
             options |= {"fsync": "off", "full_page_writes": "off"}
@@ -128,7 +141,8 @@ def run_admin(url: str, statement: "sql.Composed") -> None:
         connection.execute(statement)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

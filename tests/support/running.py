@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,22 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Worker:
-    """`caption-audit worker` with the given settings; its log is read as events."""
+    """`caption-audit worker` with the given settings; its log is read as events. `before` precedes its command."""
 
-    def __init__(self, settings: Settings, *, log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> None:
         self.settings = settings
         self.log = log
         environ = {**os.environ, **variables(settings), **(environment or {})}
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ops.cli", "worker"],
+                [*before, sys.executable, "-m", "ops.cli", "worker"],
                 cwd=ROOT,
                 env=environ,
                 stdout=output,
@@ -77,10 +84,10 @@ class Worker:
 
 
 @contextmanager
-def running(settings: Settings, tmp_path: Path, **environment: str) -> Iterator[Worker]:
+def running(settings: Settings, tmp_path: Path, *, before: Sequence[str] = (), **environment: str) -> Iterator[Worker]:
     """A worker for the length of a block; what is left of it is killed."""
     number = len(list(tmp_path.glob("worker-*.log")))
-    worker = Worker(settings, log=tmp_path / f"worker-{number}.log", environment=environment)
+    worker = Worker(settings, log=tmp_path / f"worker-{number}.log", environment=environment, before=before)
     try:
         yield worker
     finally:
