@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from audit.errors import Permanent
 from audit.pair import BatchId, ChunkNumber
@@ -25,6 +25,19 @@ class Lane(StrEnum):
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
+
+
+class Rank(IntEnum):
+    """How soon a message is taken: a worker empties all queues of one rank, interactive before bulk, then the next.
+
+    These are the priorities that Celery's way to Redis has. A worker that knows nothing of ranks takes them in the same
+    order, and what it sends itself has the first.
+    """
+
+    SHARE = 0  # bulk's guaranteed share
+    AHEAD = 3  # of the interactive lane, out of its turn
+    INTERACTIVE = 6  # in its turn; and of the bulk lane, out of its turn
+    BULK = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +76,13 @@ def decode(body: Mapping[str, object]) -> ChunkMessage:
 def queue_name(lane: Lane, model: str, *, wire_version: int = WIRE_VERSION) -> str:
     """The queue of one lane and model: a chunk rings only at workers that hold the model it was submitted for."""
     return f"audit.v{wire_version}.{lane}.{model_slug(model)}"
+
+
+def rank_in(lane: Lane, *, ahead: bool) -> Rank:
+    """The rank of a message that goes out of its turn, or in it."""
+    if lane is Lane.INTERACTIVE:
+        return Rank.AHEAD if ahead else Rank.INTERACTIVE
+    return Rank.INTERACTIVE if ahead else Rank.BULK
 
 
 def model_slug(model: str) -> str:

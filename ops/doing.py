@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audit.errors import BrokerUnavailable
 from audit.pair import BatchId
 from ops.arguments import BatchArgument, JsonOption, examples, ledger
 from ops.text import counted
@@ -70,19 +69,14 @@ def sweep(
 
 def _ring_for_waiting(settings: "Settings", database: "Database") -> int:
     """Top up Redis once for every model; returns the messages sent. Raises BrokerUnavailable."""
-    from db.feed import feed, unsend
+    from db.feed import Window
     from db.queries import open_models
-    from producer.enqueue import Bell
+    from producer.enqueue import Bell, top_up
 
     bell = Bell(settings.broker_url)
-    sent = 0
-    for model in open_models(database):
-        # How many slots there are is not known here; workers top up within a second.
-        bells = feed(database, model=model, window=settings.feed_chunks_per_slot, resend_s=settings.resend_s)
-        try:
-            bell.ring(bells)
-        except BrokerUnavailable:
-            unsend(database, bells)
-            raise
-        sent += len(bells)
-    return sent
+    # How many slots there are is not known here; workers top up within a second.
+    window = Window(chunks=settings.feed_chunks_per_slot, slots=1)
+    return sum(
+        top_up(database, bell, model=model, window=window, resend_s=settings.resend_s)
+        for model in open_models(database)
+    )

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from audit.broker import broker_error
+from audit.redis_lists import lists_of
 
 CONNECT_S = 2.0
 ANSWER_S = 5.0
@@ -35,7 +36,7 @@ def messages(broker_url: str, queues: Collection[str]) -> Mapping[str, Messages]
         with Connection(broker_url, transport_options=options) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=ANSWER_S)
             client = connection.default_channel.client
-            waiting = [int(client.llen(queue)) for queue in ordered]
+            waiting = [sum(int(client.llen(name)) for name in lists_of(queue)) for queue in ordered]
             taken: Counter[str] = Counter()
             for number, (_, raw) in enumerate(client.hscan_iter(TAKEN, count=500)):
                 if number >= MOST_TAKEN:

@@ -1,13 +1,15 @@
 """Ringing: messages that tell workers of chunks to look at. In the producer, Celery is imported in this room alone."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from audit.broker import broker_error, weaknesses
-from audit.errors import UsageError
-from audit.message import TASK_NAME, ChunkMessage, encode, queue_name, shown
-from db.feed import Doorbell
+from audit.errors import BrokerUnavailable, LedgerUnavailable, UsageError
+from audit.message import TASK_NAME, ChunkMessage, Lane, encode, queue_name, shown
+from audit.redis_lists import Lying, look
+from db.engine import Database
+from db.feed import Doorbell, Window, feed, overdue_lanes, unsend
 
 SCHEMES = ("redis", "rediss")
 CONNECT_S = 1.0
@@ -50,6 +52,12 @@ class Bell:
             for doorbell in doorbells:
                 self._send(doorbell, producer)
 
+    def lying(self, lanes: frozenset[Lane], *, model: str) -> Mapping[Lane, Lying]:
+        """What waits in these lanes' queues; raises BrokerUnavailable within seconds."""
+        with self._connected() as connection:
+            client = connection.default_channel.client
+            return {lane: look(client, queue_name(lane, model)) for lane in lanes}
+
     @contextmanager
     def _connected(self) -> Iterator[Any]:
         import kombu.exceptions
@@ -69,7 +77,25 @@ class Bell:
             kwargs=encode(message),
             kwargsrepr=shown(message, pairs=doorbell.pairs),
             queue=queue_name(doorbell.lane, doorbell.model),
+            priority=doorbell.rank,
             producer=producer,
             retry=False,
             ignore_result=True,
         )
+
+
+def top_up(database: Database, bell: Bell, *, model: str, window: Window, resend_s: float) -> int:
+    """Feed Redis once, as workers do every second; returns the messages sent.
+
+    Raises LedgerUnavailable, BrokerUnavailable: what could not be sent waits in the ledger for a worker's feed.
+    """
+    overdue = overdue_lanes(database, model=model, resend_s=resend_s)
+    lying = bell.lying(overdue, model=model) if overdue else {}
+    doorbells = feed(database, model=model, window=window, resend_s=resend_s, lying=lying)
+    try:
+        bell.ring(doorbells)
+    except BrokerUnavailable:
+        with suppress(LedgerUnavailable):  # what stays marked as sent is sent again some seconds later
+            unsend(database, doorbells)
+        raise
+    return len(doorbells)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 
 from audit.errors import BrokerRefused, BrokerUnavailable, LedgerUnavailable, UsageError
@@ -12,10 +12,10 @@ from audit.policy import Policy
 from audit.settings import Settings, read_settings
 from db.codec import storable
 from db.engine import Database, open_database
-from db.feed import feed, unsend
+from db.feed import Window
 from db.register import NewBatch, totals
 from db.schema import ensure_schema
-from producer.enqueue import Bell
+from producer.enqueue import Bell, top_up
 from producer.handle import Handle
 from producer.registering import OnProgress, batch_key, register
 from producer.rows import ColumnNames
@@ -103,16 +103,10 @@ def _look_at_redis(bell: Bell) -> tuple[str, ...]:
 
 def _ring(database: Database, bell: Bell, settings: Settings) -> str | None:
     """Send the first messages; what cannot be sent is given back, and the reason is returned."""
-    window = settings.feed_chunks_per_slot * WINDOW_SLOTS
+    window = Window(chunks=settings.feed_chunks_per_slot * WINDOW_SLOTS, slots=WINDOW_SLOTS)
     try:
-        doorbells = feed(database, model=settings.model_name, window=window, resend_s=settings.resend_s)
-    except LedgerUnavailable as error:  # the batch is open already: a worker finds it
-        return error.detail
-    try:
-        bell.ring(doorbells)
-    except BrokerUnavailable as error:
-        with suppress(LedgerUnavailable):  # what stays marked as sent is sent again some seconds later
-            unsend(database, doorbells)
+        top_up(database, bell, model=settings.model_name, window=window, resend_s=settings.resend_s)
+    except (LedgerUnavailable, BrokerUnavailable) as error:  # the batch is open already: a worker finds it
         return error.detail
     return None
 

@@ -9,16 +9,17 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from audit.errors import BrokerUnavailable, LedgerUnavailable
 from audit.message import Lane
+from audit.redis_lists import Lying
 from audit.settings import Settings
 from db.engine import Database, open_database
-from db.feed import Doorbell, feed, overdue_lanes, unsend
+from db.feed import Doorbell, Window, feed, overdue_lanes, unsend
 from db.sweep import Buried, Rules, sweep
 from worker.telemetry import logger
 
@@ -47,7 +48,7 @@ class Rounds:
     model: str
     slots: int
     ring: Bell
-    drained: Callable[[frozenset[Lane]], frozenset[Lane]]  # those lanes whose queue in Redis is empty
+    lying: Callable[[frozenset[Lane]], Mapping[Lane, Lying]]  # what waits in Redis
     nobody_works: Callable[[], bool]  # no child has a chunk in hand
     reconnect: Callable[[], None]  # makes Celery's consumer connect to Redis anew
     stuck: Callable[[], list[int]]  # pids of children that make no progress
@@ -157,10 +158,10 @@ class Housekeeper:
     def _feed(self, database: Database) -> list[Doorbell]:
         settings, model = self._rounds.settings, self._rounds.model
         overdue = overdue_lanes(database, model=model, resend_s=settings.resend_s)
-        drained = self._rounds.drained(overdue) if overdue else overdue
-        self._listen(deaf=bool(overdue - drained) and self._rounds.nobody_works())
-        window = settings.feed_chunks_per_slot * self._rounds.slots
-        return feed(database, model=model, window=window, resend_s=settings.resend_s, drained=drained)
+        lying = self._rounds.lying(overdue) if overdue else {}
+        self._listen(deaf=any(there.messages for there in lying.values()) and self._rounds.nobody_works())
+        window = Window(chunks=settings.feed_chunks_per_slot * self._rounds.slots, slots=self._rounds.slots)
+        return feed(database, model=model, window=window, resend_s=settings.resend_s, lying=lying)
 
     def _listen(self, *, deaf: bool) -> None:
         """Messages wait in Redis and every child is idle: after a broken connection Celery's consumer can be deaf."""

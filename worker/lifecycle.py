@@ -134,7 +134,7 @@ class Lifecycle:
             model=workplace.model.name,
             slots=len(workplace.slots),
             ring=self._redis.ring,
-            drained=partial(self._redis.drained, model=workplace.model.name),
+            lying=partial(self._redis.lying, model=workplace.model.name),
             nobody_works=lambda: workplace.board.nobody_works(len(workplace.slots)),
             reconnect=self._reconnect,
             stuck=self._stuck,

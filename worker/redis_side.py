@@ -1,6 +1,6 @@
 """The main process's own way to Redis, beside Celery's consumer: ringing doorbells, and looking at what is there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from kombu.exceptions import KombuError
 from audit.broker import broker_error, weaknesses
 from audit.errors import BrokerRefused, BrokerUnavailable
 from audit.message import TASK_NAME, ChunkMessage, Lane, encode, queue_name, shown
+from audit.redis_lists import Lying, look
 from db.feed import Doorbell
 from worker.telemetry import logger
 
@@ -33,16 +34,17 @@ class RedisSide:
                     kwargs=encode(message),
                     kwargsrepr=shown(message, pairs=bell.pairs),
                     queue=queue_name(bell.lane, bell.model),
+                    priority=bell.rank,
                     producer=producer,
                     retry=False,
                     ignore_result=True,
                 )
 
-    def drained(self, lanes: frozenset[Lane], *, model: str) -> frozenset[Lane]:
-        """Those of the lanes whose queue is empty; raises BrokerUnavailable."""
+    def lying(self, lanes: frozenset[Lane], *, model: str) -> Mapping[Lane, Lying]:
+        """What waits in these lanes' lists; what a worker has taken does not. Raises BrokerUnavailable."""
         with self._connected() as connection:
             client = connection.default_channel.client
-            return frozenset(lane for lane in lanes if not client.llen(queue_name(lane, model)))
+            return {lane: look(client, queue_name(lane, model)) for lane in lanes}
 
     def answers(self) -> bool:
         """Whether Redis has answered, so that it is known: Celery would try a wrong password for ever.

@@ -11,6 +11,7 @@ from audit.settings import Settings
 from db.queries import progress
 from producer import submit
 from tests.support.manifests import small_manifest
+from tests.support.redis_lists import remove, waiting_in
 from tests.support.redis_server import RedisServer
 from tests.support.running import (
     changed,
@@ -97,13 +98,13 @@ def test_messages_that_come_three_times_in_any_order_give_one_outcome_each(
     batch = submitted(fragile, manifest)
     queue = queue_name(Lane.BULK, fragile.model_name)
     with own_redis.client() as client:
-        messages = client.lrange(queue, 0, -1) * 3
+        messages = waiting_in(client, queue) * 3
         random.Random(7).shuffle(messages)
-        client.delete(queue)
+        remove(client, queue)
         client.lpush(queue, *messages)
     with running(changed(fragile, slots_per_device=3), manifest.parent) as worker:
         finished(fragile, batch, watch=worker)
-        wait_until(lambda: not own_redis.client().llen(queue), timeout_s=60, what="the repeats to be drained")
+        wait_until(lambda: not waiting_in(own_redis.client(), queue), timeout_s=60, what="the repeats to be drained")
     assert {row.attempt for row in told(fragile, batch).values()} == {1}
     assert len(results(fragile, batch)) == 60
     check_promises(fragile, batch)
@@ -114,7 +115,7 @@ def test_rubbish_from_anybody_is_survived(fragile: Settings, own_redis: RedisSer
     batch = submitted(fragile, manifest)
     queue = queue_name(Lane.BULK, fragile.model_name)
     with own_redis.client() as client:
-        good = json.loads(client.lindex(queue, 0))
+        good = json.loads(waiting_in(client, queue)[0])
         unknown = good | {"headers": good["headers"] | {"task": "somebody.elses"}}
         pickled = good | {"content-type": "application/x-python-serialize"}
         wrong = {"body": "W1tdLCB7ImJhdGNoIjogIngifSwge31d"}  # [[], {"batch": "x"}, {}]

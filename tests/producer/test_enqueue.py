@@ -9,16 +9,19 @@ import time
 import pytest
 
 from audit.errors import BrokerRefused, BrokerUnavailable, UsageError
-from audit.message import TASK_NAME, ChunkMessage, Lane, decode, queue_name
+from audit.message import TASK_NAME, ChunkMessage, Lane, decode, queue_name, rank_in
 from audit.pair import BatchId, ChunkNumber
 from db.feed import Doorbell
 from producer.enqueue import Bell
 from tests.support.processes import ROOT
+from tests.support.redis_lists import waiting_in
 from tests.support.redis_server import RedisServer
 
 
 def bells(count: int, lane: Lane = Lane.BULK) -> list[Doorbell]:
-    return [Doorbell(batch=BatchId(7), chunk=ChunkNumber(n), pairs=9, lane=lane, model="demo") for n in range(count)]
+    rank, batch = rank_in(lane, ahead=False), BatchId(7)
+    numbers = map(ChunkNumber, range(count))
+    return [Doorbell(batch=batch, chunk=n, pairs=9, lane=lane, model="demo", rank=rank) for n in numbers]
 
 
 def reason(broker_url: str) -> str:
@@ -36,8 +39,8 @@ def test_a_message_is_what_the_worker_reads(redis_server: RedisServer, redis_url
     bell.ring(bells(1, Lane.INTERACTIVE))
     bell.ring([])
     with redis_server.client() as client:
-        assert client.llen(queue_name(Lane.INTERACTIVE, "demo")) == 1
-        sent = [json.loads(raw) for raw in client.lrange(queue_name(Lane.BULK, "demo"), 0, -1)]
+        assert len(waiting_in(client, queue_name(Lane.INTERACTIVE, "demo"))) == 1
+        sent = [json.loads(raw) for raw in waiting_in(client, queue_name(Lane.BULK, "demo"))]
     assert {message["headers"]["task"] for message in sent} == {TASK_NAME}
     assert {message["content-type"] for message in sent} == {"application/json"}
     bodies = [json.loads(base64.b64decode(message["body"])) for message in reversed(sent)]

@@ -18,6 +18,7 @@ from db.tables import batches, chunks, pairs
 from producer import ColumnNames, WaitTimedOut, submit
 from producer.sources import open_manifest
 from tests.support.manifests import small_manifest, write_csv
+from tests.support.redis_lists import waiting_in
 from tests.support.redis_server import RedisServer
 
 
@@ -33,7 +34,7 @@ def chunk_states(database: Database) -> list[str]:
 
 def rung(redis_server: RedisServer, settings: Settings, lane: Lane = Lane.BULK) -> int:
     with redis_server.client() as client:
-        return int(str(client.llen(queue_name(lane, settings.model_name))))
+        return len(waiting_in(client, queue_name(lane, settings.model_name)))
 
 
 def test_a_submitted_file_is_registered_and_rung_for(

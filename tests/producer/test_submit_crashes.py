@@ -17,6 +17,7 @@ from producer import submit
 from tests.support.manifests import write_csv
 from tests.support.postgres_server import PostgresServer
 from tests.support.processes import python
+from tests.support.redis_lists import waiting_in
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -114,7 +115,7 @@ def test_a_producer_killed_between_commit_and_ringing_loses_nothing(
     def messages() -> bool:
         submit(path, settings=settings).close()
         with redis_server.client() as client:
-            return bool(client.llen(queue_name(Lane.BULK, settings.model_name)))
+            return bool(waiting_in(client, queue_name(Lane.BULK, settings.model_name)))
 
     wait_until(messages, timeout_s=30, what="the messages to be sent again")
     check_complete(database)

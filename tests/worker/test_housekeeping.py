@@ -55,7 +55,7 @@ class Office:
             model="demo",
             slots=1,
             ring=self.ring,
-            drained=lambda lanes: lanes,
+            lying=lambda lanes: {},
             nobody_works=lambda: False,
             reconnect=lambda: None,
             stuck=list,

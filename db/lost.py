@@ -1,0 +1,50 @@
+"""Lost messages: chunks that were sent, that nobody claimed, and whose message does not lie in Redis any more."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, case, select
+
+from audit.message import Lane
+from audit.redis_lists import Lying
+from db.doorbell import Doorbell, Window, doorbell, fed
+from db.engine import db_now
+from db.tables import ChunkState, batches, chunks
+
+MOST_RESENT = 64
+"""A feed sends at most so many of a lane's lost messages again, and only into a list that has room for them: after an
+outage with 100,000 of them Redis holds a window and so many for each worker that looked into it at that moment."""
+
+
+def overdue_lanes(connection: Connection, model: str, resend_s: float) -> frozenset[Lane]:
+    """Lanes with a message that should have been claimed by now."""
+    found = select(batches.c.lane).join(chunks, chunks.c.batch == batches.c.id).where(_overdue(model, resend_s))
+    return frozenset(Lane(lane) for lane in connection.scalars(found.distinct()))
+
+
+def lost(
+    connection: Connection, model: str, resend_s: float, lying: Mapping[Lane, Lying], window: Window
+) -> list[Doorbell]:
+    """Overdue chunks, the oldest first, whose message is not among what lies in Redis; each keeps its rank."""
+    chosen: list[Doorbell] = []
+    for lane, there in lying.items():
+        room = min(MOST_RESENT, window.chunks + MOST_RESENT - there.messages)
+        if there.chunks is None or room <= 0:
+            continue
+        overdue = connection.execute(
+            select(chunks.c.batch, chunks.c.number, chunks.c.pairs, chunks.c.rank, batches.c.lane)
+            .join(batches, batches.c.id == chunks.c.batch)
+            .where(_overdue(model, resend_s), batches.c.lane == lane)
+            .order_by(chunks.c.sent_at)
+            .limit(room + len(there.chunks))
+        )
+        missing = [row for row in overdue.mappings() if (row["batch"], row["number"]) not in there.chunks]
+        chosen += [doorbell(dict(row), model, row["rank"]) for row in missing[:room]]
+    return chosen
+
+
+def _overdue(model: str, resend_s: float) -> ColumnElement[bool]:
+    # After once, twice, and then always four times the usual wait: a worker that loads its model holds what it took.
+    doubled: Any = case((chunks.c.sends > 2, 4.0), (chunks.c.sends == 2, 2.0), else_=1.0)
+    late: ColumnElement[bool] = db_now() - chunks.c.sent_at > resend_s * doubled
+    return (chunks.c.state == ChunkState.SENT) & fed(model) & late
