@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     hard_limit_s: float = Field(0.0, ge=0, description="Celery's hard limit of a chunk; 0: the soft one + 30 s.")
     max_tasks_per_child: Count = Field(200, description="Chunks after which a worker process is replaced.")
     shutdown_grace_s: Positive = Field(30.0, description="How long `up` waits for its worker to finish or release.")
+    stop_grace_s: Positive = Field(
+        25.0, description="Longest that a stopping worker waits for a pair in hand; then it gives the rest back."
+    )
     start_wait_s: float = Field(
         60.0,
         ge=0,

@@ -40,7 +40,9 @@ class LoggedProcess:
         self.process = children.start(
             children.python_command("ops.cli", command),
             output=writing,
-            environ=children.python_environment({"AUDIT_HOME": str(settings.home)}),
+            environ=children.python_environment(
+                {"AUDIT_HOME": str(settings.home), "AUDIT_STOP_GRACE_S": str(stop_grace_s(settings))}
+            ),
             keep=(reading,),
         )
         os.close(writing)
@@ -104,6 +106,11 @@ class WorkerProcess(LoggedProcess):
         """Whether every slot can judge."""
         ready, slots = self.slots_ready()
         return 0 < slots <= ready
+
+
+def stop_grace_s(settings: Settings) -> float:
+    """What the worker of an `up` has: less than `up` itself waits, so that it can still give back what it kills."""
+    return min(settings.stop_grace_s, 0.8 * settings.shutdown_grace_s)
 
 
 def human(line: str) -> str | None:

@@ -48,8 +48,8 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
     settings, board = workplace.settings, workplace.board
     slot = workplace.slots[slot_number % len(workplace.slots)]
     configure_logs(settings.log_level)
-    if board.refusal is not None:
-        # The worker is about to end, and this process replaces the one that said why: it need not find out again.
+    if board.draining or board.refusal is not None:
+        # The worker is about to end, and this process replaces one that was killed, or said why: no use in loading.
         time.sleep(REPLACEMENT_WAIT_S)
         _leave("the worker is ending")
     board.started(slot_number, os.getpid())

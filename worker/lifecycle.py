@@ -28,12 +28,15 @@ from worker.model_pool import LOAD_TRIES, find_model
 from worker.recycling import Turn, leave_in_turn
 from worker.redis_side import RedisSide
 from worker.slots import plan_slots
+from worker.stopping import Stopping
 from worker.tasks import Office, judge_chunk
 from worker.telemetry import configure_logs, logger
 from worker.telling import Telling
 
 log = logger(__name__)
 EX_UNAVAILABLE = 69
+SETTLE_S = 10.0
+"""Longest that the end waits for what was killed to be given back; the ledger may be away."""
 EXPECTED = frozenset({0, EX_RECYCLE})
 """Exit statuses of a pool process that leaves as it should."""
 
@@ -48,6 +51,7 @@ class Lifecycle:
         self._office: Office | None = None
         self._housekeeper: Housekeeper | None = None
         self._telling: Telling | None = None
+        self._stopping: Stopping | None = None
         self._hostname = "worker"
         self._consumer: Any = None
         self._redis_known = False
@@ -144,6 +148,16 @@ class Lifecycle:
         )
         self._housekeeper = Housekeeper(rounds)
         self._housekeeper.start()
+        self._stopping = Stopping(
+            workplace.board,
+            slots=len(workplace.slots),
+            grace_s=self._settings.stop_grace_s,
+            ledger_url=self._settings.ledger_url,
+            # SIGQUIT, and a second Ctrl-C: Celery waits for its pool before it says so by a signal of its own.
+            at_once=lambda: workplace.board.leave_now or bool(state.should_terminate),
+            leave=self._leave,
+        )
+        self._stopping.start()
 
     def on_shutting_down(self, how: str, **_: object) -> None:
         """Main process, in a signal handler: children see the board between two micro-batches."""
@@ -154,15 +168,23 @@ class Lifecycle:
 
     def on_shutdown(self, **_: object) -> None:
         """Main process, at the very end; a child's refusal decides the exit status, however Celery came to stop."""
+        if self._stopping:
+            self._stopping.settled(patience_s=SETTLE_S)
         if self._housekeeper and self._telling:
             self._housekeeper.stop()  # or its next round would write the ready file, and the rows, again
             self._housekeeper.last_words(self._telling.leave)
         self._ready_file().unlink(missing_ok=True)
-        refusal = self._refusal() if self._workplace else None
-        if refusal is not None:
-            sys.stderr.write(f"caption-audit: {refusal[1]}\n")
-            sys.stderr.flush()
-            os._exit(refusal[0])
+        if self._workplace and self._refusal() is not None:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Main process: end now, with a child's refusal if there is one."""
+        self._ready_file().unlink(missing_ok=True)
+        status, reason = self._refusal() or (0, None)
+        if reason is not None:
+            sys.stderr.write(f"caption-audit: {reason}\n")
+        sys.stderr.flush()
+        os._exit(status)
 
     def hard_limit_fired(self, pid: int) -> None:
         """Main process: Celery is about to kill this child; what it has in hand took too long."""

@@ -148,7 +148,7 @@ def test_a_worker_has_the_time_it_needs(name: str) -> None:
     settings = read_settings(environment_of(made))
     startup = made["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= settings.start_wait_s + settings.canary_limit_s
-    assert made["pod"]["terminationGracePeriodSeconds"] > settings.shutdown_grace_s + settings.pair_limit_s
+    assert made["pod"]["terminationGracePeriodSeconds"] > settings.stop_grace_s + settings.pair_limit_s
     assert all(made[probe]["timeoutSeconds"] >= 5 for probe in ("startupProbe", "readinessProbe", "livenessProbe"))
     mounts = {mount["name"]: mount for mount in made["volumeMounts"]}
     assert mounts["models"]["readOnly"]

@@ -1,14 +1,19 @@
 """The systemd unit: what it starts exists, and systemd understands every line of it."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+from audit.settings import read_settings
 from tests.support.command_lines import ROOT, invocations, refusal
 
 UNIT = ROOT / "deploy" / "systemd" / "caption-audit-worker.service"
+KILLING_S = 6.0
+"""What comes after the grace period: killed processes are waited for, and their chunks given back."""
 
 
 def verify(text: str, folder: Path) -> str:
@@ -24,6 +29,19 @@ def test_the_unit_starts_a_command_that_exists() -> None:
     (line,) = [line for line in UNIT.read_text().splitlines() if line.startswith("ExecStart=")]
     (arguments,) = invocations(line.removeprefix("ExecStart="))
     assert refusal(arguments) is None
+
+
+def test_every_service_manager_has_more_patience_than_the_worker_takes() -> None:
+    """A KILL before the grace period is over would be a death, and an attempt, for each chunk in hand."""
+    text = UNIT.read_text()
+    needed_s = read_settings({}).stop_grace_s + KILLING_S
+    assert int(re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)[0]) > needed_s
+    assert "KillMode=mixed" in text.splitlines(), "children are told by the main process, and killed with it at the end"
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["worker"]
+    assert int(compose["stop_grace_period"].removesuffix("s")) > needed_s
+    whole = (ROOT / "deploy" / "compose" / "caption-audit.service").read_text()
+    assert int(re.findall(r"^TimeoutStopSec=(\d+)$", whole, re.MULTILINE)[0]) > needed_s
+    assert needed_s < 35.0, "and about what Kubernetes gives a pod that says nothing"
 
 
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:

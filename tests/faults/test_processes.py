@@ -1,7 +1,5 @@
-"""Processes that die, hang, leak or are told to stop: what the ledger promises holds after each."""
+"""Processes that die or hang: what the ledger promises holds after each."""
 
-import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -139,37 +137,6 @@ def test_the_soft_limit_blames_no_pair(quick: Settings, tmp_path: Path) -> None:
         assert worker.events("worker process leaves")[0]["reason"] == "soft time limit"
     assert set(results(slow, batch).values()) == {"No"}
     assert check_promises(slow, batch).flagged == 8
-
-
-def test_sigterm_gives_the_rest_back_without_charging_the_attempt(quick: Settings, tmp_path: Path) -> None:
-    """A deploy in the middle of a chunk loses nothing and counts as nobody's death."""
-    pairs = 40  # ten seconds after the first commit: a slow machine stops it in time, too
-    batch = submitted(quick, manifest(tmp_path, [f"stub:sleep=0.3 stub:yes {n}" for n in range(pairs)]))
-    with running(quick, tmp_path) as worker, ledger(quick) as database:
-        wait_until(lambda: progress(database, batch).judged, timeout_s=60, what="a first commit")
-        assert worker.stop() == 0
-        half = progress(database, batch)
-        assert half.chunks.get("running", 0) == 0
-        assert 0 < half.judged < pairs
-    with running(quick, tmp_path) as worker:
-        finished(quick, batch, watch=worker)
-    assert {row.attempt for row in told(quick, batch).values()} == {1}
-    assert set(results(quick, batch).values()) == {"Yes"}
-    check_promises(quick, batch)
-
-
-def test_a_group_kill_with_sigterm_is_a_clean_stop_too(quick: Settings, tmp_path: Path) -> None:
-    """Service managers signal every process of the group; children must not die in the middle of a pair."""
-    batch = submitted(quick, manifest(tmp_path, [f"stub:sleep=0.3 stub:yes {n}" for n in range(8)]))
-    with running(quick, tmp_path) as worker, ledger(quick) as database:
-        wait_until(lambda: progress(database, batch).judged, timeout_s=60, what="a first commit")
-        os.killpg(worker.process.pid, signal.SIGTERM)
-        assert worker.process.wait(timeout=60) == 0
-        assert progress(database, batch).chunks.get("running", 0) == 0
-    with running(quick, tmp_path) as worker:
-        finished(quick, batch, watch=worker)
-    assert {row.attempt for row in told(quick, batch).values()} == {1}
-    check_promises(quick, batch)
 
 
 def test_children_are_recycled_although_the_model_loads_for_long(quick: Settings, tmp_path: Path) -> None:

@@ -11,10 +11,14 @@ from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import select
 
+from db.engine import open_database
+from db.queries import progress
+from db.tables import chunks
 from tests.ops.conftest import COMMAND, Cli
 from tests.support.flower import FlowerSeen, free_port
-from tests.support.manifests import small_manifest
+from tests.support.manifests import draw, small_manifest, write_csv
 from tests.support.waiting import wait_until
 
 START_S = 60.0
@@ -103,6 +107,26 @@ def test_up_judges_what_is_submitted_and_ctrl_c_ends_everything(
     assert gone(children)
     assert gone(pool)
     assert not (up.home / "redis" / "redis.sock").exists()
+
+
+def test_a_pair_that_outlasts_ups_patience_is_given_back_before_the_kill(
+    start_up: Callable[..., Up], cli: Cli, stub: dict[str, str], tmp_path: Path
+) -> None:
+    """Ctrl-C in the middle of a long pair: `up` kills after its own patience, which must not count as a death."""
+    draw(tmp_path / "red.png")
+    pairs = write_csv(tmp_path / "long.csv", [("p0", "red.png", "stub:sleep=60 stub:yes")])
+    up = start_up(AUDIT_SHUTDOWN_GRACE_S="5", AUDIT_LEASE_S="100", AUDIT_PAIR_LIMIT_S="90").ready()
+    submitted = cli("submit", str(pairs), "--json", **stub)
+    batch = json.loads(submitted.stdout)["batch"]
+    database = open_database(f"sqlite:///{up.home}/audit.db")
+    try:
+        wait_until(lambda: progress(database, batch).chunks.get("running"), timeout_s=30, what="a claim")
+        assert up.end(signal.SIGINT) == 0
+        with database.reading() as connection:
+            chunk = connection.execute(select(chunks.c.state, chunks.c.attempts, chunks.c.deaths)).one()
+    finally:
+        database.close()
+    assert tuple(chunk) == ("pending", 0, 0)
 
 
 def test_what_a_killed_up_started_leaves_by_itself(start_up: Callable[..., Up]) -> None:
