@@ -1,21 +1,25 @@
-"""The commands about the ledger's schema: db upgrade, db check, db current."""
+"""The commands about the ledger itself: db upgrade, db check, db current, db backup."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ops import backing_up
 from ops.arguments import JsonOption, any_ledger, examples
 
 if TYPE_CHECKING:
     from db.engine import Database
 
-app = typer.Typer(help="The ledger's schema: upgrade it, check it.", rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(
+    help="The ledger: upgrade its schema, check it, back it up.", rich_markup_mode=None, no_args_is_help=True
+)
 LONGEST_WAIT_S = 3600.0
 
 
 def register(parent: typer.Typer) -> None:
     """Add the group of commands."""
+    app.command(epilog=examples(*backing_up.EXAMPLES))(backing_up.backup)
     parent.add_typer(app, name="db")
 
 

@@ -256,7 +256,8 @@ def _give_back_and_leave(held: Claim, office: Office, unsaved: list[Outcome], wh
 
 
 def _level(refusal: Refusal) -> int:
-    return logging.ERROR if refusal is Refusal.PARKED else logging.DEBUG
+    # Unknown: removed by a person, or lost with a ledger that was restored, who then wants to know which batch.
+    return {Refusal.PARKED: logging.ERROR, Refusal.UNKNOWN: logging.WARNING}.get(refusal, logging.DEBUG)
 
 
 def _leave(why: str) -> NoReturn:

@@ -19,6 +19,8 @@ from db import tables
 from db.engine import Database, open_database
 from db.exports import OutcomeRow, outcomes
 from db.queries import Progress, progress
+from db.verify import verify_batch
+from db.verify_whole import verify_catalogue
 from producer import submit
 from tests.support.waiting import wait_until
 
@@ -143,7 +145,10 @@ def results(settings: Settings, batch: BatchId) -> dict[str, str]:
 
 
 def check_promises(settings: Settings, batch: BatchId) -> Progress:
-    """What must hold after any fault, once the batch has drained."""
+    """What must hold after any fault, once the batch has drained.
+
+    What `caption-audit verify` finds, and assertions that share no code with it: one bug must not blind both.
+    """
     with ledger(settings) as database:
         seen = progress(database, batch)
         rows = list(outcomes(database, batch))
@@ -151,6 +156,8 @@ def check_promises(settings: Settings, batch: BatchId) -> Progress:
             with database.reading() as connection:
                 assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
         counted = _counted(database, batch)
+        findings = [*verify_batch(database, batch), *verify_catalogue(database)]
+    assert findings == [], findings
     assert counted == {}, f"chunks whose counts are not those of their outcomes: {counted}"
     assert seen.submitted == seen.yes + seen.no + seen.maybe + seen.failed + seen.cancelled
     assert len(rows) == len({row.row for row in rows}) == seen.judged
