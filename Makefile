@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up themselves; they need Python 3.11 or 3.12, make and a network.
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults compose-test check format parity clean
+.PHONY: help demo test faults chaos compose-test check format parity clean
 SHELL := /bin/bash
 
 # The first Python that is 3.11 or 3.12 and can make virtual environments. PYTHON=... names another.
@@ -26,6 +26,10 @@ FAULTS_LOG ?= var/faults.jsonl
 faults: .venv/installed-dev ## Run every fault test, also those of minutes, and note how soon work went on
 	@mkdir -p "$(dir $(FAULTS_LOG))" && rm -f "$(FAULTS_LOG)"
 	@FAULTS_LOG="$(abspath $(FAULTS_LOG))" $(BIN)/python -m pytest tests/faults -m "long or not long"
+
+# CHAOS_SEED=N repeats a run, CHAOS_PAIRS=N makes it shorter or longer, CHAOS_OPTIONS="--database sqlite --json FILE" and so on.
+chaos: .venv/installed-dev ## Judge 100,000 pairs while 200 faults fall, and check every outcome
+	@$(BIN)/python -m tests.chaos $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(if $(CHAOS_PAIRS),--pairs $(CHAOS_PAIRS)) $(CHAOS_OPTIONS)
 
 # Another command that understands docker-compose.yml: make compose-test COMPOSE="podman-compose"
 COMPOSE ?= docker compose

@@ -75,9 +75,9 @@ class PostgresServer:
             admitted.write(f"host all all {address}/30 scram-sha-256\n")
         self.start()
 
-    def kill(self) -> None:
-        """Kill -9 of the main process; its children notice and leave."""
-        self._end(signal.SIGKILL)
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Kill -9 of the main process, whose children notice and leave; SIGQUIT is an immediate shutdown."""
+        self._end(number)
 
     def create(self, name: str, *, template: str = "template1") -> None:
         """CREATE DATABASE as a copy of another one."""
