@@ -35,8 +35,8 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # One line a task is ours to write ("chunk judged"); Celery's would say it twice.
-    for chatty in ("celery.worker.strategy", "celery.app.trace", "kombu", "amqp"):
+    # One line a task is ours to write ("chunk judged"); Celery's would say it twice. Pillow's would be some a picture.
+    for chatty in ("celery.worker.strategy", "celery.app.trace", "kombu", "amqp", "PIL"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

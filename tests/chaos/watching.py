@@ -28,6 +28,8 @@ WITH_REASON = {
     "worker process leaves": "reason",
 }
 ALONE = ("stuck process killed", "chunk parked", "message dropped", "consumer is deaf, connecting anew")
+CELERYS = ("Task handler raised error: WorkerLostError", "consumer: C")
+"""Tracebacks that Celery writes of what the rain does to it: a killed process, a Redis that is away."""
 UNEXPECTED = ("chunk failed", "housekeeping failed", "sweep failed", "worker not started")
 
 
@@ -90,7 +92,7 @@ def read_logs(logs: Iterable[Path]) -> tuple[Counter[str], list[str]]:
                 event = _event(line)
                 name = str(event.get("event", ""))
                 counted[_key(name, event)] += 1
-                if name in UNEXPECTED or "Traceback" in line:
+                if name in UNEXPECTED or ("Traceback" in line and not name.startswith(CELERYS)):
                     unexpected.append(f"{log.name}: {line.strip()[:600]}")
     counted.pop("", None)
     return counted, unexpected
