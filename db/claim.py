@@ -5,17 +5,20 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, and_, or_, select, update
+from sqlalchemy import Connection, and_, case, or_, select, update
 
-from audit.holder import proved_dead
 from audit.message import WIRE_VERSION, ChunkMessage
 from audit.pair import BatchId, ChunkNumber, Pair, Row
 from audit.policy import Policy
 from db.codec import row_to_pair
-from db.death import Cause, bury, holder_of
+from db.death import bury, death_of, holder_of, is_orphaned
 from db.engine import Database, db_now
-from db.lease import Claim, Claimant
+from db.lease import Claim, Claimant, no_holder
 from db.tables import BatchState, ChunkState, batches, chunks, outcomes, pairs, retries, suspects
+from db.workers import another_slot
+
+ELSEWHERE_S = 20.0
+"""For so long after a suspect's death its slot leaves it to others, if there are any: a sick slot names nobody."""
 
 
 class Refusal(StrEnum):
@@ -26,6 +29,7 @@ class Refusal(StrEnum):
     OTHER_VERSION = "other_version"
     NOT_OPEN = "not_open"
     HELD = "held"
+    ELSEWHERE = "elsewhere"  # what is left of it are pairs that died here: another slot is to judge them
     DONE = "done"
     CANCELLED = "cancelled"
     PARKED = "parked"
@@ -74,16 +78,16 @@ def _claim(connection: Connection, message: ChunkMessage, claimant: Claimant) ->
 def _take_over(
     connection: Connection, batch: Mapping[str, Any], chunk: Mapping[str, Any], claimant: Claimant
 ) -> Claim | Refusal:
-    """A running chunk, when its holder is proved dead; that a lease has ended is for sweep to judge.
+    """A running chunk, when its holder is dead and so is whoever would say how; a lease's end is for sweep to judge.
 
     A process works on one chunk at a time: one that it holds already is its own claim, whose COMMIT's answer was lost.
     """
     holder = holder_of(chunk)
     if holder == claimant.holder:
         return _take(connection, batch, chunk, claimant)
-    if not proved_dead(holder):
+    if not is_orphaned(chunk):
         return Refusal.HELD
-    if bury(connection, chunk, Cause.DIED, max_deaths=claimant.max_deaths) is ChunkState.PARKED:
+    if bury(connection, chunk, death_of(chunk), max_deaths=claimant.max_deaths) is ChunkState.PARKED:
         return Refusal.PARKED
     fresh = locked_chunk(connection, batch["id"], chunk["number"])
     return _take(connection, batch, fresh, claimant) if fresh else Refusal.HELD
@@ -106,30 +110,17 @@ def _take(
 ) -> Claim | Refusal:
     rows = (chunk["first_row"], chunk["last_row"])
     waiting, retried = _waiting(connection, batch["id"], rows)
-    token, holder = uuid.uuid4().hex, claimant.holder
+    suspected, left_out = _suspected(connection, batch, rows, claimant)
+    mine = tuple(pair for pair in waiting if pair.row not in left_out)
     this = update(chunks).where(chunks.c.batch == batch["id"], chunks.c.number == chunk["number"])
     if not waiting:  # every pair of it was named while dead holders were buried
         connection.execute(this.values(state=ChunkState.DONE, done_at=db_now()))
         return Refusal.DONE
-    connection.execute(
-        this.values(
-            state=ChunkState.RUNNING,
-            attempts=chunks.c.attempts + 1,
-            token=token,
-            sends=0,
-            marker_row=None,
-            marker_stage=None,
-            provenance=claimant.provenance.to_json(),
-            holder_host=holder.host,
-            holder_boot=holder.boot,
-            holder_pid=holder.pid,
-            holder_started=holder.started,
-            claimed_at=db_now(),
-            lease_until=db_now() + claimant.lease_s,
-        )
-    )
-    named = select(suspects.c.row).where(suspects.c.batch == batch["id"], suspects.c.row.between(*rows))
-    suspected = frozenset(Row(row) for row in connection.scalars(named))
+    if not mine:
+        connection.execute(this.values(state=ChunkState.PENDING, sent_at=None, **no_holder()))
+        return Refusal.ELSEWHERE
+    token = uuid.uuid4().hex
+    connection.execute(this.values(_held(claimant, token)))
     return Claim(
         batch=BatchId(batch["id"]),
         chunk=ChunkNumber(chunk["number"]),
@@ -138,11 +129,50 @@ def _take(
         careful=chunk["deaths"] > 0 or bool(suspected),
         image_root=batch["image_root"],
         policy=Policy.from_json(batch["policy"]),
-        pairs=tuple(waiting),
+        pairs=mine,
         suspects=suspected,
         retried=retried,
+        left_out=left_out,
         claimant=claimant,
     )
+
+
+def _held(claimant: Claimant, token: str) -> Mapping[str, Any]:
+    holder, keeper = claimant.holder, claimant.keeper
+    return {
+        "state": ChunkState.RUNNING,
+        "attempts": chunks.c.attempts + 1,
+        "token": token,
+        "sends": 0,
+        "marker_row": None,
+        "marker_stage": None,
+        "provenance": claimant.provenance.to_json(),
+        "holder_host": holder.host,
+        "holder_boot": holder.boot,
+        "holder_pid": holder.pid,
+        "holder_started": holder.started,
+        "keeper_pid": keeper.pid if keeper else None,
+        "keeper_started": keeper.started if keeper else None,
+        "claimed_at": db_now(),
+        "lease_until": db_now() + claimant.lease_s,
+    }
+
+
+def _suspected(
+    connection: Connection, batch: Mapping[str, Any], rows: tuple[int, int], claimant: Claimant
+) -> tuple[frozenset[Row], frozenset[Row]]:
+    """Rows of suspects; and those of them that died here a moment ago, while another slot could judge them."""
+    recent = (db_now() - suspects.c.died_at) < ELSEWHERE_S
+    here = and_(suspects.c.slot == claimant.provenance.worker, recent)
+    found = connection.execute(
+        select(suspects.c.row, case((here, 1), else_=0).label("here")).where(
+            suspects.c.batch == batch["id"], suspects.c.row.between(*rows)
+        )
+    ).all()
+    died_here = frozenset(Row(row.row) for row in found if row.here)
+    if died_here and not another_slot(connection, batch["model"], claimant.provenance.worker):
+        died_here = frozenset()
+    return frozenset(Row(row.row) for row in found), died_here
 
 
 def _waiting(connection: Connection, batch: BatchId, rows: tuple[int, int]) -> tuple[list[Pair], frozenset[Row]]:

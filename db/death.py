@@ -1,11 +1,15 @@
 """What a death means: who is blamed when the holder of a chunk dies or hangs.
 
-A death with a committed marker makes a suspect of that pair, which is judged last and alone; its second death there
-names it. A death without a marker (loading, claiming, recording, a pair of a full-speed run) blames no pair.
+A death with a committed marker makes a suspect of that pair, which is judged last and alone, on another slot if there
+is one. Its second death there names it, if that was surely the process's own doing or the pair was in hand at the
+chunk's first death, too; otherwise (a bare SIGKILL, which may come from anybody) its third. A death without a marker
+(loading, claiming, recording, a pair of a full-speed run) blames no pair.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -18,8 +22,9 @@ from db.retry import make_room
 from db.tables import ChunkState, chunks, outcomes, suspects
 
 DEATHS_TO_NAME = 2
-OTHER_HOSTS_WAIT_S = 5.0
-"""The holder's own host can tell a hang from a death; others take over so much later."""
+DEATHS_TO_NAME_IN_DOUBT = 3
+OTHERS_WAIT_S = 5.0
+"""The main process of the holder's worker knows best how it ended; others take over so much later."""
 
 
 class Cause(StrEnum):
@@ -27,6 +32,19 @@ class Cause(StrEnum):
 
     DIED = "died"
     STUCK = "stuck"
+    LET_GO = "let_go"  # it lost its ledger, and left: nobody's death
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """The end of a chunk's holder, as far as it is known.
+
+    `certain`: its own doing, or that of a limit. `hand`: the rows that it had in hand at full speed, first and last.
+    """
+
+    cause: Cause
+    certain: bool
+    hand: tuple[int, int] | None = None
 
 
 def holder_of(chunk: Mapping[str, Any]) -> Holder:
@@ -36,62 +54,88 @@ def holder_of(chunk: Mapping[str, Any]) -> Holder:
     )
 
 
-def is_expired(chunk: Mapping[str, Any]) -> bool:
-    """Whether the lease ended `expired_s` ago, for long enough that its own host has had its turn."""
-    here = _is_here(holder_of(chunk))
-    return bool(chunk["expired_s"] > (0.0 if here else OTHER_HOSTS_WAIT_S))
+def keeper_of(chunk: Mapping[str, Any]) -> Holder | None:
+    """The main process of the holder's worker; None for a holder of an older version."""
+    if chunk["keeper_pid"] is None:
+        return None
+    return Holder(
+        host=chunk["holder_host"], boot=chunk["holder_boot"], pid=chunk["keeper_pid"], started=chunk["keeper_started"]
+    )
 
 
-def cause_of_death(chunk: Mapping[str, Any]) -> Cause:
-    """Stuck if the process lives on this host without progress; died otherwise.
+def is_orphaned(chunk: Mapping[str, Any]) -> bool:
+    """Whether the holder is proved dead, and its main process as well: anybody may bury it."""
+    keeper = keeper_of(chunk)
+    return proved_dead(holder_of(chunk)) and (keeper is None or proved_dead(keeper))
+
+
+def is_expired(chunk: Mapping[str, Any], *, wait_s: float) -> bool:
+    """Whether the lease ended longer than `wait_s` ago."""
+    return bool(chunk["expired_s"] > wait_s)
+
+
+def death_of(chunk: Mapping[str, Any]) -> Death:
+    """As it looks from outside: stuck if the process lives on this host without progress; died otherwise.
 
     A process of another host (or another boot of this one) cannot be examined: that its lease ended does not say that a
-    pair took too long.
+    pair took too long. One that somebody has stopped (SIGSTOP, a debugger) makes no progress either: no pair's doing.
     """
-    holder = holder_of(chunk)
-    return Cause.STUCK if _is_here(holder) and not proved_dead(holder) else Cause.DIED
+    holder, here = holder_of(chunk), this_process()
+    is_here = (holder.host, holder.boot) == (here.host, here.boot)
+    if not is_here or proved_dead(holder):
+        return Death(cause=Cause.DIED, certain=False)
+    return Death(cause=Cause.STUCK, certain=not _is_stopped(holder.pid))
 
 
-def _is_here(holder: Holder) -> bool:
-    here = this_process()
-    return (holder.host, holder.boot) == (here.host, here.boot)
-
-
-def bury(connection: Connection, chunk: Mapping[str, Any], cause: Cause, *, max_deaths: int) -> ChunkState:
+def bury(connection: Connection, chunk: Mapping[str, Any], death: Death, *, max_deaths: int) -> ChunkState:
     """Take a running chunk from its dead or hanging holder; returns its new state, pending or parked."""
-    state, deaths = ChunkState.PENDING, chunk["deaths"]
-    if chunk["marker_row"] is None:
+    state, deaths, hand = ChunkState.PENDING, chunk["deaths"], {}
+    if death.cause is Cause.LET_GO:
+        pass
+    elif chunk["marker_row"] is None:
         deaths += 1
         state = ChunkState.PARKED if deaths >= max_deaths else ChunkState.PENDING
+        hand = {} if death.hand is None else dict(zip(("hand_first", "hand_last"), death.hand, strict=True))
     else:
-        _suspect(connection, chunk, cause)
+        _suspect(connection, chunk, death)
     connection.execute(
         update(chunks)
         .where(chunks.c.batch == chunk["batch"], chunks.c.number == chunk["number"])
-        .values(state=state, deaths=deaths, **no_holder())
+        .values(state=state, deaths=deaths, **hand, **no_holder())
     )
     return state
 
 
-def _suspect(connection: Connection, chunk: Mapping[str, Any], cause: Cause) -> None:
-    this = (suspects.c.batch == chunk["batch"], suspects.c.row == chunk["marker_row"])
+def _is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()[0] in "Tt"
+    except (OSError, IndexError):
+        return False
+
+
+def _suspect(connection: Connection, chunk: Mapping[str, Any], death: Death) -> None:
+    row = chunk["marker_row"]
+    this = (suspects.c.batch == chunk["batch"], suspects.c.row == row)
     deaths = (connection.scalar(select(suspects.c.deaths).where(*this)) or 0) + 1
     connection.execute(delete(suspects).where(*this))
-    if deaths < DEATHS_TO_NAME:
-        key = {"batch": chunk["batch"], "row": chunk["marker_row"]}
-        connection.execute(insert(suspects).values(deaths=deaths, **key))
+    was_in_hand = chunk["hand_first"] is not None and chunk["hand_first"] <= row <= chunk["hand_last"]
+    if deaths < (DEATHS_TO_NAME if death.certain or was_in_hand else DEATHS_TO_NAME_IN_DOUBT):
+        slot = Provenance.from_json(chunk["provenance"]).worker
+        key = {"batch": chunk["batch"], "row": row}
+        connection.execute(insert(suspects).values(deaths=deaths, slot=slot, died_at=db_now(), **key))
         return
-    failure = _failure(chunk["marker_stage"], cause)
-    make_room(connection, chunk["batch"], [chunk["marker_row"]])
+    failure = _failure(chunk["marker_stage"], death.cause, deaths)
+    make_room(connection, chunk["batch"], [row])
     connection.execute(insert(outcomes).values(_named(chunk, failure)))
     recount(connection, chunk)
 
 
-def _failure(stage: str, cause: Cause) -> Failure:
+def _failure(stage: str, cause: Cause, deaths: int) -> Failure:
+    times = "twice, the second time alone" if deaths == DEATHS_TO_NAME else f"{deaths} times, the last ones alone"
     if cause is Cause.STUCK:
-        return Failure(code="timed_out", detail=f"no progress at stage {stage}, twice, the second time alone")
+        return Failure(code="timed_out", detail=f"no progress at stage {stage}, {times}")
     code = "decoder_crashed" if stage == "decode" else "worker_died"
-    return Failure(code=code, detail=f"its process died at stage {stage}, twice, the second time alone")
+    return Failure(code=code, detail=f"its process died at stage {stage}, {times}")
 
 
 def _named(chunk: Mapping[str, Any], failure: Failure) -> dict[str, Any]:

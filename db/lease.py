@@ -37,9 +37,13 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimant:
-    """Who claims, and the rules of the lease: its length, and how many deaths park a chunk."""
+    """Who claims, and the rules of the lease: its length, and how many deaths park a chunk.
+
+    `keeper` is the main process of the holder's worker, which will say how the holder ended.
+    """
 
     holder: Holder
+    keeper: Holder | None = None
     provenance: Provenance
     lease_s: float
     max_deaths: int
@@ -50,8 +54,8 @@ class Claim:
     """A chunk that this process holds until its lease ends.
 
     `pairs` are those that want an outcome, in row order. `careful` asks for one pair at a time with a committed marker;
-    `suspects` are judged last; `retried` have a failure that their new outcome replaces. `token` fences: only its
-    owner can record.
+    `suspects` are judged last; `retried` have a failure that their new outcome replaces; `left_out` are
+    suspects that another slot is to judge. `token` fences: only its owner can record.
     """
 
     batch: BatchId
@@ -64,6 +68,7 @@ class Claim:
     pairs: tuple[Pair, ...]
     suspects: frozenset[Row]
     retried: frozenset[Row]
+    left_out: frozenset[Row]
     claimant: Claimant
 
 

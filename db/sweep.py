@@ -1,15 +1,15 @@
 """Sweeping: chunks whose holder died or hangs become claimable again, without waiting for anybody's message."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from audit.holder import Holder, proved_dead
+from audit.holder import Holder
 from audit.pair import BatchId, ChunkNumber
 from db.claim import locked_chunk
-from db.death import Cause, bury, cause_of_death, holder_of, is_expired
+from db.death import OTHERS_WAIT_S, Cause, Death, bury, death_of, holder_of, is_expired, is_orphaned, keeper_of
 from db.engine import Database, db_now
 from db.retry import forgotten_retries, revive
 from db.tables import BatchState, ChunkState, batches, chunks
@@ -28,20 +28,38 @@ class Buried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """When a claim is taken away.
+    """When a claim is taken away, and what is known of how its holder ended.
 
-    `max_deaths` that blame no pair park the chunk. With `trust_leases` False only holders that are proved dead count:
-    after an outage of the ledger every lease looks ended, though its holder only could not renew it. `overdue` are
-    processes of this host that a time limit has killed, by pid and start time.
+    `max_deaths` that blame no pair park the chunk. With `trust_leases` False only holders that are dead count: after an
+    outage of the ledger every lease looks ended, though its holder only could not renew it. A worker's main process
+    gives itself as `keeper`, `known` deaths of its children and the `hands` of those that live, by pid and start time:
+    while it lives, others leave its children's claims to it until some time after the lease.
     """
 
     max_deaths: int
     trust_leases: bool = True
-    overdue: frozenset[tuple[int, int]] = frozenset()
+    keeper: Holder | None = None
+    known: Mapping[tuple[int, int], Death] = field(default_factory=dict)
+    hands: Mapping[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     def abandoned(self, chunk: Mapping[str, Any]) -> bool:
         """Whether this running chunk is to be taken from its holder."""
-        return proved_dead(holder_of(chunk)) or (self.trust_leases and is_expired(chunk))
+        mine = self.keeper is not None and self.keeper == keeper_of(chunk)
+        if (mine and _process(chunk) in self.known) or is_orphaned(chunk):
+            return True
+        return self.trust_leases and is_expired(chunk, wait_s=0.0 if mine else OTHERS_WAIT_S)
+
+    def death(self, chunk: Mapping[str, Any]) -> Death:
+        """How its holder ended; a keeper knows more than can be seen from outside."""
+        mine = self.keeper is not None and self.keeper == keeper_of(chunk)
+        process = _process(chunk)
+        if mine and process in self.known:
+            return self.known[process]
+        return replace(death_of(chunk), hand=self.hands.get(process) if mine else None)
+
+
+def _process(chunk: Mapping[str, Any]) -> tuple[int, int]:
+    return chunk["holder_pid"], chunk["holder_started"]
 
 
 def sweep(database: Database, rules: Rules) -> Iterator[Buried]:
@@ -67,10 +85,9 @@ def _bury(database: Database, batch: BatchId, number: ChunkNumber, rules: Rules)
         chunk = locked_chunk(connection, batch, number)
         if chunk is None or chunk["state"] != ChunkState.RUNNING or not rules.abandoned(chunk):
             return None
-        killed = (chunk["holder_pid"], chunk["holder_started"]) in rules.overdue
-        cause = Cause.STUCK if killed else cause_of_death(chunk)
-        parked = bury(connection, chunk, cause, max_deaths=rules.max_deaths) is ChunkState.PARKED
-        return Buried(batch=batch, chunk=number, holder=holder_of(chunk), cause=cause, parked=parked)
+        death = rules.death(chunk)
+        parked = bury(connection, chunk, death, max_deaths=rules.max_deaths) is ChunkState.PARKED
+        return Buried(batch=batch, chunk=number, holder=holder_of(chunk), cause=death.cause, parked=parked)
 
     return database.transact(work)
 

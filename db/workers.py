@@ -1,7 +1,7 @@
 """What workers tell of themselves: a row a slot, written every few seconds by the worker's main process.
 
-It is for people: no claim, lease or sweep ever looks at it. Ages are told as seconds ago and become times by the
-database's clock, so that hosts whose clocks disagree can be read side by side.
+It is for people: no lease or sweep looks at it, and a claim only to leave a suspect to another slot. Ages are told as
+seconds ago and become times by the database's clock, so that hosts whose clocks disagree can be read side by side.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, Text, bindparam, cast, delete, exists, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from audit.holder import Holder
@@ -19,6 +19,8 @@ from db.tables import workers
 
 KEPT_S = 86_400.0
 """How long the rows of a worker that is gone stay, for whoever looks in the morning."""
+LATELY_S = 15.0
+"""A worker that was heard of within so long is taken to live; it tells every few seconds."""
 KEY = ("host", "worker", "slot")
 AGES = {"started_at": "up_s", "canary_at": "canary_age_s", "chunk_since": "chunk_age_s"}
 """Columns that hold a time, and the age that is told of each; an unknown age is a time of null."""
@@ -93,6 +95,14 @@ def seen(database: Database) -> list[SlotSeen]:
         now = float(connection.scalar(select(db_now())) or 0.0)
         found = connection.execute(select(workers).order_by(*(workers.c[name] for name in KEY)))
         return [_seen(dict(row), now) for row in found.mappings()]
+
+
+def another_slot(connection: Connection, model: str, but: str) -> bool:
+    """Whether a slot other than `but` (`worker:slot`) holds the model and was lately ready to judge."""
+    ready = workers.c.state.in_((SlotState.IDLE, SlotState.JUDGING))
+    lately = workers.c.seen_at > db_now() - LATELY_S
+    name = workers.c.worker + ":" + cast(workers.c.slot, Text)
+    return bool(connection.scalar(select(exists().where(workers.c.model == model, ready, lately, name != but))))
 
 
 def _row(holder: Holder, worker: str, slot: SlotTold, up_s: float) -> dict[str, Any]:

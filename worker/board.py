@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from audit.holder import start_ticks
+
 MOST_SLOTS = 256
 REASON_BYTES = 600
 NAME_BYTES = 80
@@ -21,7 +23,12 @@ class _SlotState(ctypes.Structure):
         ("ready", ctypes.c_int64),  # pid that judged the canary
         ("failed_loads", ctypes.c_int64),  # in a row
         ("processes", ctypes.c_int64),  # that have had this slot so far
+        ("ticks", ctypes.c_int64),  # start time of `pid`, in clock ticks since boot
         ("working_since", ctypes.c_double),  # 0 between chunks; else when progress was last made
+        ("hand_first", ctypes.c_int64),  # rows that a full-speed run has begun and not judged; -1 for none
+        ("hand_last", ctypes.c_int64),
+        ("asked_batch", ctypes.c_int64),  # the chunk that the main process wants back; 0 for none
+        ("asked_chunk", ctypes.c_int64),
         # What follows is for people: the main process tells it to the ledger, and nothing is decided by it.
         ("batch", ctypes.c_int64),  # in hand; 0 for none
         ("chunk", ctypes.c_int64),
@@ -38,7 +45,12 @@ class _SlotState(ctypes.Structure):
     ready: int
     failed_loads: int
     processes: int
+    ticks: int
     working_since: float
+    hand_first: int
+    hand_last: int
+    asked_batch: int
+    asked_chunk: int
     batch: int
     chunk: int
     chunk_since: float
@@ -66,6 +78,8 @@ class SlotNews:
     """What a slot's processes have said of themselves; times are monotonic, 0 or None for never."""
 
     pid: int
+    ticks: int
+    hand: tuple[int, int] | None
     proved: bool
     failed_loads: int
     batch: int
@@ -110,7 +124,9 @@ class Board:
         elif state.pid:
             state.deaths += 1
         state.pid, state.ready, state.working_since = pid, 0, 0.0
-        state.batch = state.device_bytes = 0
+        state.ticks = start_ticks(pid) or 0
+        state.hand_first = state.hand_last = -1
+        state.batch = state.device_bytes = state.asked_batch = 0
         state.processes += 1
 
     def is_first(self, slot: int) -> bool:
@@ -143,7 +159,23 @@ class Board:
     def took(self, slot: int, *, batch: int, chunk: int) -> None:
         """Child: it looks at this chunk, and will have it in hand unless it is refused."""
         state = self._page.slots[slot]
+        state.asked_batch = 0
         state.batch, state.chunk, state.chunk_since = batch, chunk, time.monotonic()
+
+    def holds(self, slot: int, first: int, last: int) -> None:
+        """Child, at full speed: a pair of these rows is at hand, should it die now."""
+        state = self._page.slots[slot]
+        state.hand_first, state.hand_last = first, last
+
+    def ask_back(self, slot: int, *, batch: int, chunk: int) -> None:
+        """Main process: the slot is to keep what it has judged of this chunk, and to give back the rest."""
+        state = self._page.slots[slot]
+        state.asked_batch, state.asked_chunk = batch, chunk
+
+    def is_asked_back(self, slot: int) -> bool:
+        """Child: whether the chunk in hand is to be given back."""
+        state = self._page.slots[slot]
+        return bool(state.asked_batch) and (state.asked_batch, state.asked_chunk) == (state.batch, state.chunk)
 
     def uses(self, slot: int, *, device_bytes: int) -> None:
         """Child: how much of its device's memory it holds."""
@@ -155,14 +187,17 @@ class Board:
 
     def idle(self, slot: int) -> None:
         """Child: it has no chunk in hand."""
-        self._page.slots[slot].working_since = 0.0
-        self._page.slots[slot].batch = 0
+        state = self._page.slots[slot]
+        state.working_since, state.batch = 0.0, 0
+        state.hand_first = state.hand_last = -1
 
     def news(self, slot: int) -> SlotNews:
         """Main process: what is to be told of a slot."""
         state = self._page.slots[slot]
         return SlotNews(
             pid=int(state.pid),
+            ticks=int(state.ticks),
+            hand=(int(state.hand_first), int(state.hand_last)) if state.hand_first >= 0 else None,
             proved=bool(state.ready) and state.ready == state.pid,
             failed_loads=int(state.failed_loads),
             batch=int(state.batch),

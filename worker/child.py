@@ -10,7 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from audit.errors import AuditError, DeviceTooSmall, LedgerUnavailable, ModelRefused
-from audit.holder import this_process
+from audit.holder import Holder, this_process
 from audit.settings import Settings
 from audit.verdict import Scores
 from db.cache import remembered
@@ -41,6 +41,7 @@ class Workplace:
     model: Model
     slots: tuple[Slot, ...]
     board: Board
+    keeper: Holder
 
 
 def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Office:
@@ -79,6 +80,7 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
     )
     claimant = Claimant(
         holder=this_process(),
+        keeper=workplace.keeper,
         provenance=provenance_of(engine, workplace.model, worker=f"{worker}:{slot_number}", slot=slot),
         lease_s=settings.lease_s,
         max_deaths=settings.max_attempts,
@@ -89,10 +91,11 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
         claimant=claimant,
         desk=make_desk(engine, settings, slot, remember),
         settings=settings,
-        stopping=lambda: board.draining or bool(asked),
+        stopping=lambda: board.draining or bool(asked) or board.is_asked_back(slot_number),
         begin=lambda: _watch_term(board, asked),
         progressed=lambda: board.progressed(slot_number),
         idle=lambda: _idle(board, slot_number),
+        holding=lambda first, last: board.holds(slot_number, first, last),
     )
     board.uses(slot_number, device_bytes=device_bytes())
     board.loaded(slot_number, revision=engine.card.revision, precision=engine.card.precision)

@@ -52,7 +52,8 @@ class Rounds:
     nobody_works: Callable[[], bool]  # no child has a chunk in hand
     reconnect: Callable[[], None]  # makes Celery's consumer connect to Redis anew
     stuck: Callable[[], list[int]]  # pids of children that make no progress
-    overdue: Callable[[], frozenset[tuple[int, int]]]  # children that Celery's hard limit has killed
+    rules: Callable[[bool], Rules]  # of the sweep, given whether leases can be trusted
+    recall: Callable[[Database], None]  # asks children for chunks of batches that were cancelled
     check: Callable[[], None]  # looks at the board; may ask the worker to leave
     tell: Callable[[Database], None]  # tells the ledger how the slots are, now and then; raises nothing
 
@@ -135,14 +136,14 @@ class Housekeeper:
 
     def _sweep_and_tell(self, database: Database) -> None:
         self._sweep(database)
+        self._rounds.recall(database)
         self._rounds.tell(database)
 
     def _sweep(self, database: Database) -> None:
         settings = self._rounds.settings
         trust_leases = time.monotonic() - self._doubted_at > settings.lease_s
-        rules = Rules(max_deaths=settings.max_attempts, trust_leases=trust_leases, overdue=self._rounds.overdue())
         try:
-            for buried in sweep(database, rules):
+            for buried in sweep(database, self._rounds.rules(trust_leases)):
                 self._report(buried)
         except LedgerUnavailable:
             raise

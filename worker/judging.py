@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from audit.errors import EngineFault, OutOfDeviceMemory, Permanent, PoisonedProcess
-from audit.pair import Pair
+from audit.pair import Pair, Row
 from audit.verdict import Failure, Outcome, Scores, Verdict
 from worker.batching import MicroBatch
 from worker.captions import clean_premise, clean_text
@@ -25,6 +25,7 @@ from worker.telemetry import logger
 
 log = logger(__name__)
 Progressed = Callable[[], None]
+Holding = Callable[[Row, Row], None]
 LAST_TRIES, PAUSE_S, ALONE_PATIENCE_S = 3, 0.5, 10.0
 """A pair that alone is out of memory has so many tries with the device to itself: neighbours make room in a moment."""
 
@@ -76,18 +77,23 @@ def judge_pairs(
     pictures: Pictures,
     stopping: Callable[[], bool],
     progressed: Progressed = lambda: None,
+    holding: Holding = lambda _first, _last: None,
 ) -> Iterator[list[Outcome]]:
     """Judge at full speed, in order, and yield outcomes as micro-batches are done.
 
-    `progressed` is called after each picture and each pass. When `stopping()` turns true it ends early: the pairs not
+    `progressed` is called after each picture and each pass, `holding` before each picture with the first and the last
+    row that are begun and not judged. When `stopping()` turns true it ends early: the pairs not
     yielded have no outcome. Raises EngineFault when the engine, not a pair, is at fault; PoisonedProcess when the
     process must leave.
     """
     ahead: deque[Future[Looked | Outcome]] = deque()
+    rows: deque[Row] = deque()  # of those, and of the group that is being settled
     waiting = iter(pairs)
     try:
         while not stopping():
             while len(ahead) < desk.decode_ahead and (pair := next(waiting, None)) is not None:
+                rows.append(pair.row)
+                holding(rows[0], pair.row)
                 ahead.append(desk.decoders.submit(look, pair, desk=desk, pictures=pictures))
             if not ahead:
                 return
@@ -95,7 +101,10 @@ def judge_pairs(
             for _ in range(min(desk.micro_batch.size, len(ahead))):
                 group.append(ahead.popleft().result())
                 progressed()
-            yield settle(group, desk=desk, progressed=progressed)
+            outcomes = settle(group, desk=desk, progressed=progressed)
+            for _ in group:
+                rows.popleft()
+            yield outcomes
     finally:
         for future in ahead:
             future.cancel()

@@ -15,13 +15,16 @@ from celery import Celery
 from celery.worker import state
 
 from audit.errors import AuditError, BrokerRefused
-from audit.holder import start_ticks
+from audit.holder import this_process
 from audit.message import BadMessage, ChunkMessage, decode
 from audit.settings import Settings
-from db.engine import open_database
+from db.cancel import cancelled_among
+from db.engine import Database, open_database
 from db.schema import ensure_schema, patiently
+from db.sweep import Rules
 from worker.board import Board
 from worker.child import Workplace, open_office
+from worker.deaths import Deaths
 from worker.devices import check_devices
 from worker.housekeeping import Housekeeper, Rounds
 from worker.model_pool import LOAD_TRIES, find_model
@@ -55,7 +58,7 @@ class Lifecycle:
         self._hostname = "worker"
         self._consumer: Any = None
         self._redis_known = False
-        self._overdue: set[tuple[int, int]] = set()
+        self._deaths: Deaths | None = None
 
     def on_setup_logging(self, **_: object) -> None:
         """Keep Celery from configuring logs of its own."""
@@ -97,7 +100,9 @@ class Lifecycle:
         finally:
             database.close()
         self._hostname = told_apart(worker.hostname, os.getpid())
-        self._workplace = Workplace(settings=settings, model=model, slots=slots, board=Board())
+        board = Board()
+        self._workplace = Workplace(settings=settings, model=model, slots=slots, board=board, keeper=this_process())
+        self._deaths = Deaths(board, len(slots))
         self._redis_known = self._redis.answers()
         # modelscope may want to install what a model folder asks for; it must not, and from nowhere.
         os.environ["PIP_NO_INDEX"] = "1"
@@ -120,6 +125,8 @@ class Lifecycle:
     def on_worker_ready(self, sender: Any, **_: object) -> None:
         """Main process: Redis answers and children are being made."""
         self._consumer = sender
+        if self._deaths:
+            self._deaths.watch(sender.pool._pool)  # celery shows no other way to the statuses of its children
         self._write_ready_file()
         workplace = self._require()
         log.info("worker ready", slots=len(workplace.slots), model=workplace.model.name, pid=os.getpid())
@@ -142,7 +149,8 @@ class Lifecycle:
             nobody_works=lambda: workplace.board.nobody_works(len(workplace.slots)),
             reconnect=self._reconnect,
             stuck=self._stuck,
-            overdue=lambda: frozenset(self._overdue),
+            rules=self._rules,
+            recall=self._recall,
             check=self._check_board,
             tell=self._telling,
         )
@@ -188,9 +196,8 @@ class Lifecycle:
 
     def hard_limit_fired(self, pid: int) -> None:
         """Main process: Celery is about to kill this child; what it has in hand took too long."""
-        started = start_ticks(pid)
-        if started is not None:
-            self._overdue.add((pid, started))
+        if self._deaths:
+            self._deaths.limit_fired(pid)
 
     def judge(self, body: Mapping[str, object]) -> str:
         """The task's body, in a pool process."""
@@ -227,6 +234,23 @@ class Lifecycle:
         if self._consumer is not None and self._consumer.hub is not None:
             # In Celery's own loop, where it is what a lost connection is: the consumer starts anew, children live on.
             self._consumer.hub.call_soon(_lose_connection)
+
+    def _rules(self, trust_leases: bool) -> Rules:
+        deaths, keeper, most = self._deaths, self._require().keeper, self._settings.max_attempts
+        if deaths is None:
+            return Rules(max_deaths=most, trust_leases=trust_leases)
+        deaths.look()
+        known, hands = deaths.known(), deaths.hands()
+        return Rules(max_deaths=most, trust_leases=trust_leases, keeper=keeper, known=known, hands=hands)
+
+    def _recall(self, database: Database) -> None:
+        """Ask for chunks of cancelled batches: their children stop between two micro-batches."""
+        board = self._require().board
+        in_hand = {slot.number: board.news(slot.number) for slot in self._require().slots}
+        cancelled = cancelled_among(database, {news.batch for news in in_hand.values() if news.batch})
+        for slot, news in in_hand.items():
+            if news.batch in cancelled:
+                board.ask_back(slot, batch=news.batch, chunk=news.chunk)
 
     def _stuck(self) -> list[int]:
         workplace = self._require()

@@ -20,6 +20,7 @@ from db.engine import Database
 from db.lease import Claim, Claimant, mark, release, renew
 from db.record import Recorded, record
 from db.tables import ChunkState
+from worker.deaths import EX_LET_GO
 from worker.judging import Desk, Looked, judge_pairs, look, settle
 from worker.limits import SoftLimit
 from worker.pictures import CarefulPictures, Pictures, quick_pictures
@@ -39,6 +40,7 @@ class Ending(StrEnum):
 
     DONE = "done"
     REFUSED = "refused"
+    CANCELLED = "cancelled"
     FENCED = "fenced"
     RELEASED = "released"
     GIVEN_UP = "given_up"
@@ -48,8 +50,9 @@ class Ending(StrEnum):
 class Office:
     """All that one worker process needs to work on chunks.
 
-    `stopping` turns true when the worker is asked to stop; `begin` forgets a request that met no chunk. `progressed`
-    and `idle` tell the main process that this one is not stuck.
+    `stopping` turns true when the worker is asked to stop, or to give back the chunk in hand; `begin` forgets a request
+    that met no chunk. `progressed` and `idle` tell the main process that this one is not stuck, `holding` which rows it
+    has in hand should it die.
     """
 
     database: Database
@@ -60,11 +63,16 @@ class Office:
     begin: Callable[[], None]
     progressed: Callable[[], None]
     idle: Callable[[], None]
+    holding: Callable[[int, int], None]
     limit: SoftLimit = field(default_factory=SoftLimit)
 
 
 class _TakenOver(Exception):
     """The lease is somebody else's now: stop, and write nothing."""
+
+
+class _Cancelled(_TakenOver):
+    """The batch was cancelled; what had been judged is recorded."""
 
 
 def judge_chunk(message: ChunkMessage, office: Office) -> Ending:
@@ -101,10 +109,10 @@ def _claim_and_judge(message: ChunkMessage, office: Office) -> Ending:
     log.debug("chunk claimed", attempt=held.attempt, careful=held.careful, pairs=len(held.pairs), **told)
     try:
         ending = _judge(held, office)
-    except _TakenOver:
-        ending = Ending.FENCED
+    except _TakenOver as taken:
+        ending = Ending.CANCELLED if isinstance(taken, _Cancelled) else Ending.FENCED
     except LedgerUnavailable as error:
-        _leave(f"results given up: {error.detail}")
+        _leave(f"results given up: {error.detail}", EX_LET_GO)
     took_s = round(time.monotonic() - began, 3)
     log.info("chunk ended", ending=ending.value, attempt=held.attempt, careful=held.careful, took_s=took_s, **told)
     return ending
@@ -123,7 +131,7 @@ def _judge(held: Claim, office: Office) -> Ending:
             _judge_at_full_speed(held, office, unsaved)
         if _save(office, held, unsaved) is Recorded.DONE:
             return Ending.DONE
-        return _give_back(held, office, charge=not office.stopping())
+        return _give_back(held, office, charge=not (office.stopping() or held.left_out))
     except SoftTimeLimitExceeded:
         _give_back_and_leave(held, office, unsaved, "soft time limit")
     except PoisonedProcess as error:
@@ -148,12 +156,17 @@ def _judge_at_full_speed(held: Claim, office: Office, unsaved: list[Outcome]) ->
         office.progressed()
         if time.monotonic() - renewed > due_s:
             if not _patiently(lambda: renew(office.database, held), office):
-                raise _TakenOver
+                _save(office, held, unsaved)  # raises: what is judged is kept if it is a cancel that took the lease
             renewed = time.monotonic()
 
     with quick_pictures(held.image_root, office.settings) as pictures:
         judged = judge_pairs(
-            held.pairs, desk=office.desk, pictures=pictures, stopping=office.stopping, progressed=progressed
+            held.pairs,
+            desk=office.desk,
+            pictures=pictures,
+            stopping=office.stopping,
+            progressed=progressed,
+            holding=office.holding,
         )
         for outcomes in judged:
             unsaved += outcomes
@@ -205,10 +218,12 @@ def _blame(error: Exception, held: Claim, pair: Pair) -> Failure:
 
 
 def _save(office: Office, held: Claim, outcomes: list[Outcome]) -> Recorded:
-    """Record with patience, a shutdown notwithstanding. Raises _TakenOver when fenced."""
+    """Record with patience, a shutdown notwithstanding. Raises _TakenOver when fenced, _Cancelled after a cancel."""
     recorded = _patiently(lambda: record(office.database, held, outcomes), office, until_stopped=False)
     if recorded is Recorded.FENCED:
         raise _TakenOver
+    if recorded is Recorded.CANCELLED:
+        raise _Cancelled
     return recorded
 
 
@@ -260,7 +275,7 @@ def _level(refusal: Refusal) -> int:
     return {Refusal.PARKED: logging.ERROR, Refusal.UNKNOWN: logging.WARNING}.get(refusal, logging.DEBUG)
 
 
-def _leave(why: str) -> NoReturn:
+def _leave(why: str, status: int = EX_SICK) -> NoReturn:
     log.error("worker process leaves", reason=why, pid=os.getpid())
     logging.shutdown()
-    os._exit(EX_SICK)
+    os._exit(status)

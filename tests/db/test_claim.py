@@ -145,38 +145,6 @@ def test_a_release_without_charge_leaves_no_trace(database: Database) -> None:
     assert (again.attempt, again.careful, len(again.pairs)) == (1, False, 3)
 
 
-def test_a_pair_is_named_at_its_second_death_alone(database: Database) -> None:
-    """A pair that kills its process is found and named; its neighbours are not."""
-    batch, dead = batch_of(database, 3), dead_process()
-    take(database, batch, by=claimant(holder=dead))
-    swept(database)
-    held = take(database, batch, by=claimant(holder=dead))
-    assert held.careful
-    record(database, held, [yes(held.pairs[0])])
-    mark(database, held, row=Row(1), stage="judge")
-    swept(database)
-    held = take(database, batch, by=claimant(holder=dead))
-    assert held.suspects == {1}
-    record(database, held, [yes(held.pairs[1])])  # the innocent neighbour, row 2
-    mark(database, held, row=Row(1), stage="judge")
-    assert attempt(database, batch) is Refusal.DONE
-    assert results(database, batch) == {0: "Yes", 1: "worker_died", 2: "Yes"}
-    seen = progress(database, batch)
-    assert (seen.state, seen.yes, seen.failed, seen.remaining) == ("done", 2, 1, 0)
-
-
-@pytest.mark.parametrize(("stage", "code"), [("decode", "decoder_crashed"), ("judge", "worker_died")])
-def test_the_stage_of_death_names_the_failure(database: Database, stage: str, code: str) -> None:
-    """The code tells a person where to look."""
-    batch, dead = batch_of(database, 1), dead_process()
-    for _ in range(2):
-        held = take(database, batch, by=claimant(holder=dead))
-        mark(database, held, row=Row(0), stage=stage)
-        swept(database)
-    assert attempt(database, batch) is Refusal.DONE
-    assert results(database, batch) == {0: code}
-
-
 def test_a_suspect_that_survives_is_cleared(database: Database) -> None:
     """An innocent pair that was at hand when somebody pulled the plug gets its verdict."""
     batch = batch_of(database, 2)

@@ -86,7 +86,7 @@ def test_a_retry_that_dies_again_starts_its_attempts_anew(database: Database) ->
     with_deaths = update(tables.chunks).values(deaths=4, attempts=9)
     database.transact(lambda connection: connection.execute(with_deaths))
     retry_failures(database, batch)
-    for deaths in range(3):
+    for deaths in range(4):
         held = take(database, batch, by=claimant(holder=dead_process()))
         assert held.careful is (deaths > 0)
         if deaths:

@@ -18,9 +18,22 @@ from tests.support.ledger_rows import a_pair, add_batch, add_chunk, add_pair
 PROVENANCE = Provenance(worker="w:0", model="demo", model_revision="r1", engine="stub", precision="fp32", device="cpu")
 
 
-def claimant(*, holder: Holder | None = None, lease_s: float = 60.0, max_deaths: int = 5) -> Claimant:
+def claimant(
+    *,
+    holder: Holder | None = None,
+    keeper: Holder | None = None,
+    lease_s: float = 60.0,
+    max_deaths: int = 5,
+    slot: str = PROVENANCE.worker,
+) -> Claimant:
     """Somebody who claims; this very process unless told otherwise."""
-    return Claimant(holder=holder or this_process(), provenance=PROVENANCE, lease_s=lease_s, max_deaths=max_deaths)
+    return Claimant(
+        holder=holder or this_process(),
+        keeper=keeper,
+        provenance=replace(PROVENANCE, worker=slot),
+        lease_s=lease_s,
+        max_deaths=max_deaths,
+    )
 
 
 def dead_process() -> Holder:

@@ -13,6 +13,7 @@ from audit.settings import Settings
 from db.engine import Database, open_database
 from db.feed import Doorbell
 from db.queries import progress
+from db.sweep import Rules
 from tests.support.claims import batch_of
 from tests.support.running import changed
 from tests.support.waiting import wait_until
@@ -59,7 +60,8 @@ class Office:
             nobody_works=lambda: False,
             reconnect=lambda: None,
             stuck=list,
-            overdue=frozenset,
+            rules=lambda trust: Rules(max_deaths=5, trust_leases=trust),
+            recall=lambda _database: None,
             tell=lambda database: None,
             check=self.check,
         )

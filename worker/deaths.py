@@ -1,0 +1,94 @@
+"""What the main process knows of how its children ended, and tells the ledger when it buries their claims.
+
+A pair is named for a death only when the pair can have done it. A segmentation fault, an abort or an exit is the
+process's own doing, and so is want of memory when the kernel says that it killed for it; a bare SIGKILL may come from
+anybody.
+"""
+
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from db.death import Cause, Death
+from worker.board import Board
+
+Process = tuple[int, int]
+"""A process of this host: its id, and its start in clock ticks."""
+FROM_OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGQUIT})
+EX_LET_GO = 72
+"""Exit status of a child that held a chunk, lost its ledger and gave up: no pair's doing."""
+REMEMBERED = 1_000
+
+
+class Deaths:
+    """Collected by `ended` in the main thread, read by housekeeping: plain dictionaries, one writer each."""
+
+    def __init__(self, board: Board, slots: int, *, oom_kills: Callable[[], int] | None = None) -> None:
+        self._board = board
+        self._slots = slots
+        self._oom_kills = oom_kills or kernel_oom_kills
+        self._limited: set[int] = set()
+        self._known: dict[Process, Death] = {}
+        # The kernel's count at the last two looks: a kill that is noticed late still counts as new.
+        self._counts = deque([self._oom_kills()], maxlen=2)
+
+    def watch(self, pool: Any) -> None:
+        """Be told by this billiard pool of every child that it has buried; asking again for one pool does nothing."""
+        tell = pool.on_process_down
+        if getattr(tell, "of_deaths", False):
+            return
+
+        def on_process_down(process: Any) -> None:
+            self.ended(process.pid, process.exitcode)
+            if tell:
+                tell(process)
+
+        on_process_down.of_deaths = True  # type: ignore[attr-defined]
+        pool.on_process_down = on_process_down
+
+    def limit_fired(self, pid: int) -> None:
+        """Celery is about to kill this child for its hard limit."""
+        self._limited.add(pid)
+
+    def look(self) -> None:
+        """Once a round: note the kernel's count of kills for want of memory."""
+        self._counts.append(self._oom_kills())
+
+    def ended(self, pid: int, exitcode: int | None) -> None:
+        """A child has ended, before its replacement takes its place on the board."""
+        for slot in range(self._slots):
+            news = self._board.news(slot)
+            if news.pid == pid:
+                self._known[(pid, news.ticks)] = self._judge(pid, exitcode, news.hand)
+        self._limited.discard(pid)
+        while len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+
+    def known(self) -> Mapping[Process, Death]:
+        """How those ended that have ended."""
+        return dict(self._known)
+
+    def hands(self) -> Mapping[Process, tuple[int, int]]:
+        """Rows that living children have in hand, first and last."""
+        slots = [self._board.news(slot) for slot in range(self._slots)]
+        return {(news.pid, news.ticks): news.hand for news in slots if news.hand is not None}
+
+    def _judge(self, pid: int, exitcode: int | None, hand: tuple[int, int] | None) -> Death:
+        if pid in self._limited:
+            return Death(cause=Cause.STUCK, certain=True, hand=hand)
+        if exitcode == EX_LET_GO:
+            return Death(cause=Cause.LET_GO, certain=False)
+        killed = exitcode is None or exitcode in FROM_OUTSIDE
+        for_memory = exitcode == -signal.SIGKILL and self._oom_kills() > self._counts[0]
+        return Death(cause=Cause.DIED, certain=for_memory or not killed, hand=hand)
+
+
+def kernel_oom_kills() -> int:
+    """How many processes this kernel has killed for want of memory, in any cgroup; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
