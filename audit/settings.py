@@ -74,6 +74,12 @@ class Settings(BaseSettings):
     soft_limit_s: float = Field(0.0, ge=0, description="Celery's soft limit of a chunk; 0: chunk pairs x pair limit.")
     hard_limit_s: float = Field(0.0, ge=0, description="Celery's hard limit of a chunk; 0: the soft one + 30 s.")
     max_tasks_per_child: Count = Field(200, description="Chunks after which a worker process is replaced.")
+    recycle_rss_growth: int = Field(
+        2 * 1024**3, ge=0, description="Bytes that a worker process may grow by before it is replaced; 0: any."
+    )
+    recycle_device_growth: int = Field(
+        2 * 1024**3, ge=0, description="The same for what it holds of its device's memory."
+    )
     shutdown_grace_s: Positive = Field(30.0, description="How long `up` waits for its worker to finish or release.")
     stop_grace_s: Positive = Field(
         25.0, description="Longest that a stopping worker waits for a pair in hand; then it gives the rest back."

@@ -17,7 +17,8 @@ from db.cache import remembered
 from db.engine import Database, open_database
 from db.lease import Claimant
 from worker.board import Board
-from worker.engines.device_memory import device_bytes
+from worker.engines.base import Engine
+from worker.memory import device_bytes
 from worker.model_pool import Model, load_engine, make_desk, provenance_of
 from worker.slots import Slot
 from worker.tasks import Office
@@ -94,17 +95,17 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
         stopping=lambda: board.draining or bool(asked) or board.is_asked_back(slot_number),
         begin=lambda: _watch_term(board, asked),
         progressed=lambda: board.progressed(slot_number),
-        idle=lambda: _idle(board, slot_number),
+        idle=lambda: _idle(board, slot_number, engine),
         holding=lambda first, last: board.holds(slot_number, first, last),
     )
-    board.uses(slot_number, device_bytes=device_bytes())
+    board.uses(slot_number, device_bytes=device_bytes(engine))
     board.loaded(slot_number, revision=engine.card.revision, precision=engine.card.precision)
     board.proved(slot_number, os.getpid())
     return office
 
 
-def _idle(board: Board, slot_number: int) -> None:
-    board.uses(slot_number, device_bytes=device_bytes())
+def _idle(board: Board, slot_number: int, engine: Engine) -> None:
+    board.uses(slot_number, device_bytes=device_bytes(engine))
     board.idle(slot_number)
 
 

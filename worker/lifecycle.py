@@ -27,6 +27,7 @@ from worker.child import Workplace, open_office
 from worker.deaths import Deaths
 from worker.devices import check_devices
 from worker.housekeeping import Housekeeper, Rounds
+from worker.memory import Growth
 from worker.model_pool import LOAD_TRIES, find_model
 from worker.recycling import Turn, leave_in_turn
 from worker.redis_side import RedisSide
@@ -114,8 +115,15 @@ class Lifecycle:
             os._exit(EX_UNAVAILABLE)
         process = current_process()
         self._office = open_office(self._workplace, process.index, worker=self._hostname)
-        workplace, most = self._workplace, self._settings.max_tasks_per_child
-        leave_in_turn(process, Turn(workplace.board, workplace.slots, number=process.index, most=most))
+        settings, workplace = self._settings, self._workplace
+        growth = Growth(
+            engine=self._office.desk.engine,
+            most_rss_bytes=settings.recycle_rss_growth,
+            most_device_bytes=settings.recycle_device_growth,
+        )
+        most = settings.max_tasks_per_child
+        turn = Turn(workplace.board, workplace.slots, number=process.index, most=most, grown=growth.over)
+        leave_in_turn(process, turn)
 
     def on_process_shutdown(self, pid: int, exitcode: int, **_: object) -> None:
         """Pool process, when it leaves through Celery's own door; one that is killed or sick does not come here."""

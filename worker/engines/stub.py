@@ -39,6 +39,7 @@ class StubEngine:
     - `stub:kill`: SIGKILL itself; `stub:exit`: leave with status 1 without any clean-up
     - `stub:segv`: read address 0, as native code with a bug does; `stub:abort`: SIGABRT, as its assertions do
     - `stub:eat=500`: use 500 MB, page by page: the kernel kills (a cgroup's limit), or MemoryError (RLIMIT_AS)
+    - `stub:leak=50`: keep 50 MB for ever; `stub:device=50`: say that 50 MB more of the device are held, for ever
     - `stub:nan`: EngineFault; `stub:poison`: PoisonedProcess; `stub:oom>4`: OutOfDeviceMemory in batches over 4
 
     Costs, for searches and queue benchmarks: a pass takes `call_s`, and `pair_s` more for each of its pairs; over
@@ -59,6 +60,8 @@ class StubEngine:
         self._device_pairs = device_pairs
         self._tells_memory = tells_memory
         self._peak = 0
+        self._leaked: list[bytearray] = []
+        self._device_bytes = 0
         self.releases = 0
         self.hardware = Hardware(name="stub", device_id=device, memory_bytes=device_pairs, software="stub 1")
         self.card = EngineCard(
@@ -72,12 +75,12 @@ class StubEngine:
         )
 
     def memory(self) -> DeviceMemory | None:
-        """One byte a pair, if it was asked to tell; a stub has no weights."""
-        if not self._tells_memory:
+        """One byte a pair, if it was asked to tell, and what it was told to hold; a stub has no weights."""
+        if not self._tells_memory and not self._device_bytes:
             return None
-        total = self._device_pairs
+        total, held = self._device_pairs, self._device_bytes
         return DeviceMemory(
-            total_bytes=total, free_bytes=total, weights_bytes=0, reserved_bytes=0, peak_bytes=self._peak
+            total_bytes=total, free_bytes=total, weights_bytes=0, reserved_bytes=held, peak_bytes=self._peak
         )
 
     def release_memory(self) -> None:
@@ -106,7 +109,7 @@ class StubEngine:
         """Obey the captions' orders one after another, then wait pair_s for each question."""
         for question in questions:
             for order, value in ORDER.findall(question.caption):
-                _obey(order, value, batch=len(questions))
+                self._obey(order, value, batch=len(questions))
         if self._device_pairs and len(questions) > self._device_pairs:
             raise OutOfDeviceMemory(
                 "out_of_device_memory", f"the stub's device has room for {self._device_pairs} pairs"
@@ -114,6 +117,15 @@ class StubEngine:
         self._peak = max(self._peak, len(questions))
         time.sleep(self._call_s + self._pair_s * len(questions))
         return [_scores(question.caption, question.premise, self.prepare(question.image)) for question in questions]
+
+    def _obey(self, order: str, value: str, *, batch: int) -> None:
+        match order:
+            case "leak":
+                self._leaked.append(_eat(_megabytes(value)))
+            case "device":
+                self._device_bytes += _megabytes(value)
+            case _:
+                _obey(order, value, batch=batch)
 
 
 def _obey(order: str, value: str, *, batch: int) -> None:
@@ -133,7 +145,7 @@ def _obey(order: str, value: str, *, batch: int) -> None:
             _without_core()
             os.abort()
         case "eat":
-            _eat(int(float(value or 1) * 1_000_000))
+            _eat(_megabytes(value))
         case "nan":
             raise EngineFault("scores_not_finite", "the stub was told to fail")
         case "poison":
@@ -154,10 +166,15 @@ def _without_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
-def _eat(size: int) -> None:
+def _megabytes(value: str) -> int:
+    return int(float(value or 1) * 1_000_000)
+
+
+def _eat(size: int) -> bytearray:
     held = bytearray(size)  # zeroed by the kernel: it takes no memory before it is written
     for at in range(0, size, resource.getpagesize()):
         held[at] = 1
+    return held
 
 
 def _scores(caption: str, premise: str | None, probe: bytes) -> Scores:
