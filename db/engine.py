@@ -20,7 +20,8 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Double
 
 from audit.errors import LedgerUnavailable, UsageError
-from db.faults import is_conflict, translate
+from db.faults import is_conflict, locked_by, translate
+from db.locks import describe, write_lock_holder
 from db.silence import patient_for
 
 T = TypeVar("T")
@@ -97,9 +98,16 @@ class Database:
             except DBAPIError as error:
                 late = not self.is_sqlite and time.monotonic() - began > LOCKED_S
                 if attempt == tries or late or not is_conflict(error):
-                    raise translate(error) from error
+                    raise self._named(error) from error
                 time.sleep(random.uniform(0.01, 0.05) * attempt)  # noqa: S311 - spreads writers, guards nothing
         raise AssertionError("unreachable")
+
+    def _named(self, error: DBAPIError) -> Exception:
+        """What the error means; of a SQLite file that stays locked, who holds it."""
+        holder = None
+        if self.is_sqlite and is_conflict(error):
+            holder = write_lock_holder(self.engine.url.database or "")
+        return translate(error) if holder is None else locked_by(describe(holder))
 
     def close(self) -> None:
         """Give back every connection."""

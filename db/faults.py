@@ -17,6 +17,9 @@ CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 READ_ONLY = "25006"
 NO_PRIVILEGE = "42501"
 NO_TABLE = "42P01"
+DISK_FULL = "53100"
+SQLITE_DISK_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+"""The second one: the file that readers and writers share in memory cannot grow."""
 LONGEST_REASON = 300
 WRONG_STATEMENT = (IntegrityError, DataError, ProgrammingError)
 
@@ -84,10 +87,15 @@ def translate(error: DBAPIError | PoolTimeout) -> Exception:
         return LedgerRefused("no_privilege", f"DATABASE_URL's role lacks a privilege ({reason}): {cure}")
     if state == NO_TABLE:
         return LedgerRefused("schema_missing", f"the ledger lacks a table ({reason}): run `caption-audit db upgrade`")
+    return error if isinstance(error, WRONG_STATEMENT) else _outage(state, reason)
+
+
+def _outage(state: str, reason: str) -> LedgerUnavailable:
+    """An error of PostgreSQL that passes."""
     if state == READ_ONLY:
         cure = "DATABASE_URL must lead to the primary"
         return LedgerUnavailable("ledger_unavailable", f"the ledger is read-only, a standby or in a failover: {cure}")
-    return error if isinstance(error, WRONG_STATEMENT) else _away(reason)
+    return _disk_full(reason) if state == DISK_FULL else _away(reason)
 
 
 def _without_code(error: DBAPIError, reason: str) -> Exception:
@@ -99,6 +107,8 @@ def _without_code(error: DBAPIError, reason: str) -> Exception:
     if error.orig.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
         cure = "this user must be able to write it and its folder; see AUDIT_HOME or DATABASE_URL"
         return LedgerRefused("ledger_file", f"the ledger's file does not open for writing ({reason}): {cure}")
+    if error.orig.sqlite_errorcode in SQLITE_DISK_FULL:
+        return _disk_full(reason)
     if error.orig.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
         return LedgerRefused(
             "not_a_ledger", "the ledger's file is not a database that SQLite can read: set AUDIT_HOME or DATABASE_URL"
@@ -121,6 +131,16 @@ def _refusal(reason: str) -> Exception:
         cure = "raise max_connections, run fewer slots, or put PgBouncer between"
         return LedgerUnavailable("ledger_full", f"PostgreSQL has no connection left ({reason}): {cure}")
     return _away(reason)
+
+
+def locked_by(process: str) -> LedgerUnavailable:
+    """The ledger's file was locked for longer than a transaction waits, by a process that can be named."""
+    return LedgerUnavailable("ledger_unavailable", f"the ledger's file is locked by {process}")
+
+
+def _disk_full(reason: str) -> LedgerUnavailable:
+    cure = "make room; nothing is lost, and work goes on by itself"
+    return LedgerUnavailable("ledger_disk_full", f"the ledger's disk is full ({reason}): {cure}")
 
 
 def _away(reason: str) -> LedgerUnavailable:

@@ -6,6 +6,7 @@ cannot end, does not make it unhealthy.
 """
 
 import json
+import os
 import stat
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ STALE_S = 60.0
 FLOWER_LIMIT_S = 4.0
 MOST_BYTES = 100_000
 """What a worker writes of itself is some hundred bytes."""
+FULL_BYTES = 64 * 1024
+"""Room for one more chunk of outcomes; below it SQLite cannot commit."""
 CLOCK_S = 2.0
 """Start times of processes are known to a hundredth of a second, but by a boot time that is rounded."""
 
@@ -48,6 +51,7 @@ class WorkerSeen:
     ready: int
     silent_s: float  # since it last wrote
     stopped: bool  # SIGSTOP, or a debugger
+    waits: str | None  # for what: a ledger or a Redis that is away; it makes nobody unhealthy
 
     def wrong(self, probe: Probe, stale_s: float) -> str | None:
         """Why the answer is no; None when it is yes. One ready slot is enough: others may be reloading just now."""
@@ -88,7 +92,8 @@ def health(
     """Say whether the worker that runs here, for this AUDIT_HOME, lives and can judge; for health checks.
 
     Exit status 0: every worker here does; 1: one does not, or there is none. A slot is ready once its process judged
-    the canary pair, and as long as that process lives; a worker is ready with one such slot.
+    the canary pair, and as long as that process lives; a worker is ready with one such slot, unless a disk of its
+    AUDIT_HOME or of its SQLite ledger is full.
     """
     from audit.settings import read_settings
 
@@ -100,6 +105,8 @@ def health(
         seen = list(workers_seen(settings.home, now=time.time()))
         wrong = [reason for worker in seen if (reason := worker.wrong(probe, stale_after))]
         wrong = wrong if seen else ["no worker runs here"]
+        if probe is Probe.READY:
+            wrong += full_disks(settings)
     if as_json:
         from ops.show import print_json
 
@@ -134,9 +141,26 @@ def workers_seen(home: Path, *, now: float) -> Iterator[WorkerSeen]:
                 ready=sum(_works(int(pid), process.pid) for pid in told["ready"].values()),
                 silent_s=round(max(0.0, now - wrote_at), 1),
                 stopped=process.status() == psutil.STATUS_STOPPED,
+                waits=told.get("waits"),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, psutil.Error):
             continue  # gone between two looks, or no file of ours
+
+
+def full_disks(settings: "Settings") -> list[str]:
+    """Disks of this host without room: nothing can be claimed, and a restart would not help. One sentence each."""
+    home, url = settings.home, settings.ledger_url
+    folders = [home, *([Path(url.removeprefix("sqlite:///")).parent] if url.startswith("sqlite:///") else [])]
+    wrong = {}
+    for folder in folders:
+        try:
+            found = os.statvfs(folder)
+        except OSError:
+            continue  # not there yet
+        left = found.f_bavail * found.f_frsize
+        if found.f_blocks and left < FULL_BYTES:
+            wrong[found.f_fsid] = f"the disk of {folder} is full: {left} bytes are left"
+    return list(wrong.values())
 
 
 def flower_wrong(settings: "Settings") -> str | None:
@@ -187,4 +211,5 @@ def _works(pid: int, parent: int) -> bool:
 
 
 def _told(worker: WorkerSeen) -> str:
-    return f"worker {worker.pid}: {worker.ready} of {worker.slots} slots ready, model {worker.model}"
+    waits = f"; it waits: {worker.waits}" if worker.waits else ""
+    return f"worker {worker.pid}: {worker.ready} of {worker.slots} slots ready, model {worker.model}{waits}"

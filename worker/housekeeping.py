@@ -75,6 +75,11 @@ class Housekeeper:
         os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child)
         self._fork_held = False
 
+    @property
+    def waits(self) -> str | None:
+        """What the rounds wait for, in words; None while all is well."""
+        return self._complained
+
     def start(self) -> None:
         """Begin the rounds."""
         self._thread.start()

@@ -1,7 +1,6 @@
 """A worker's life: checked before it starts, ready when a model is proved, drained when it is told to stop."""
 
 import errno
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from worker.devices import check_devices
 from worker.housekeeping import Housekeeper, Rounds
 from worker.memory import Growth
 from worker.model_pool import LOAD_TRIES, find_model
+from worker.ready_file import ReadyFile
 from worker.recycling import Turn, leave_in_turn
 from worker.redis_side import RedisSide
 from worker.slots import plan_slots
@@ -51,6 +51,7 @@ class Lifecycle:
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._settings = settings
         self._redis = RedisSide(app)
+        self._ready = ReadyFile(settings.home)
         self._workplace: Workplace | None = None
         self._office: Office | None = None
         self._housekeeper: Housekeeper | None = None
@@ -189,13 +190,13 @@ class Lifecycle:
         if self._housekeeper and self._telling:
             self._housekeeper.stop()  # or its next round would write the ready file, and the rows, again
             self._housekeeper.last_words(self._telling.leave)
-        self._ready_file().unlink(missing_ok=True)
+        self._ready.remove()
         if self._workplace and self._refusal() is not None:
             self._leave()
 
     def _leave(self) -> None:
         """Main process: end now, with a child's refusal if there is one."""
-        self._ready_file().unlink(missing_ok=True)
+        self._ready.remove()
         status, reason = self._refusal() or (0, None)
         if reason is not None:
             sys.stderr.write(f"caption-audit: {reason}\n")
@@ -265,21 +266,11 @@ class Lifecycle:
         pids = workplace.board.stuck(len(workplace.slots), for_s=self._settings.lease_s)
         return [pid for pid in pids if _parent_of(pid) == os.getpid()]
 
-    def _ready_file(self) -> Any:
-        return self._settings.home / "run" / f"worker-{os.getpid()}.json"
-
     def _write_ready_file(self) -> None:
         """What `caption-audit up` and health checks read: which slots have proved their model."""
-        workplace = self._require()
-        path = self._ready_file()
-        ready = workplace.board.ready_pids(len(workplace.slots))
-        told = {"pid": os.getpid(), "slots": len(workplace.slots), "ready": ready, "model": workplace.model.name}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_suffix(".new").write_text(json.dumps(told))
-            path.with_suffix(".new").replace(path)
-        except OSError as error:  # a full disk must not end a worker that can judge
-            log.warning("ready file not written", reason=error.strerror)
+        workplace, slots = self._require(), len(self._require().slots)
+        waits = (self._housekeeper and self._housekeeper.waits) or (self._telling and self._telling.trouble) or None
+        self._ready.write(slots=slots, ready=workplace.board.ready_pids(slots), model=workplace.model.name, waits=waits)
 
     def _require(self) -> Workplace:
         if self._workplace is None:

@@ -247,15 +247,23 @@ def _patiently(
 
     The soft limit waits for the end of each try, so that it is never raised inside of a transaction.
     """
-    give_up_at, pause_s = time.monotonic() + patience_s, 0.1
+    began, pause_s = time.monotonic(), 0.1
+    give_up_at, waits = began + patience_s, False
     while True:
         office.progressed()  # waiting for the ledger is not being stuck
         try:
             with office.limit.deferred():
-                return work()
-        except LedgerUnavailable:
+                done = work()
+        except LedgerUnavailable as error:
+            if not waits:
+                log.warning("ledger waited for", reason=error.detail, patience_s=patience_s)
+            waits = True
             if (until_stopped and office.stopping()) or time.monotonic() + pause_s > give_up_at:
                 raise
+        else:
+            if waits:
+                log.info("ledger answers again", waited_s=round(time.monotonic() - began, 1))
+            return done
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 2.0)
 

@@ -30,6 +30,7 @@ class Telling:
         self._started = time.monotonic()
         self._told: float | None = None
         self._complained = False
+        self.trouble: str | None = None  # why the ledger did not take it, the last time
 
     def __call__(self, database: Database) -> None:
         """Tell, when it is time to. Never raises for a ledger that is away, locked or odd."""
@@ -40,7 +41,9 @@ class Telling:
         slots = [self._slot(slot, now) for slot in self._slots]
         try:
             tell(database, this_process(), self._worker, slots, up_s=now - self._started)
+            self.trouble = None
         except AuditError as error:
+            self.trouble = error.detail
             log.debug("worker not told of", reason=error.detail)
         except Exception:  # a ledger of an older schema has no such table: judging goes on
             if not self._complained:

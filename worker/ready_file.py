@@ -1,0 +1,50 @@
+"""What a worker's main process writes of itself once a second, for `caption-audit up` and health checks."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from worker.telemetry import logger
+
+log = logger(__name__)
+
+
+class ReadyFile:
+    """AUDIT_HOME/run/worker-PID.json. Of the main process alone; a disk that does not take it disturbs nothing."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "run"
+        self._complained: str | None = None
+
+    def write(self, *, slots: int, ready: Mapping[int, int], model: str, waits: str | None) -> None:
+        """Tell which slots have proved their model, by pid, and what the worker waits for, if anything."""
+        told = {"pid": os.getpid(), "slots": slots, "ready": ready, "model": model, "waits": waits}
+        path, text = self._path(), json.dumps(told)
+        fresh = path.with_suffix(".new")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(text)
+            fresh.replace(path)
+            self._complained = None
+        except OSError as error:
+            if error.strerror != self._complained:  # once, not every second
+                log.warning("ready file not written", reason=error.strerror, path=str(path))
+            self._complained = error.strerror
+            _write_over(path, text)
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """The last thing that a worker does."""
+        self._path().unlink(missing_ok=True)
+
+    def _path(self) -> Path:
+        return self._folder / f"worker-{os.getpid()}.json"
+
+
+def _write_over(path: Path, text: str) -> None:
+    """Write into the blocks that the file has: a full disk has no others, and silence would be taken for a hang."""
+    with suppress(OSError), path.open("r+") as file:
+        file.write(text.ljust(path.stat().st_size))
