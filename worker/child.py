@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
@@ -152,5 +153,6 @@ def _refuse(board: Board, error: AuditError, why: str) -> NoReturn:
 
 def _leave(why: str) -> NoReturn:
     log.error("worker process leaves", reason=why, pid=os.getpid())
-    sys.stderr.flush()
+    with suppress(OSError):  # a full disk: whoever stayed for that would serve tasks without a model
+        sys.stderr.flush()
     os._exit(EX_LOAD_FAILED)

@@ -34,7 +34,7 @@ from worker.redis_side import RedisSide
 from worker.slots import plan_slots
 from worker.stopping import Stopping
 from worker.tasks import Office, judge_chunk
-from worker.telemetry import configure_logs, logger
+from worker.telemetry import configure_logs, last_words, logger
 from worker.telling import Telling
 
 log = logger(__name__)
@@ -75,8 +75,7 @@ class Lifecycle:
         try:
             self._prepare(sender)
         except AuditError as error:
-            sys.stderr.write(f"caption-audit: {error}\n")
-            sys.stderr.flush()
+            last_words(f"caption-audit: {error}")
             raise SystemExit(error.exit_status) from None
         except Exception:  # Celery would log it and start a worker that can do nothing
             log.exception("worker not started")
@@ -199,8 +198,7 @@ class Lifecycle:
         self._ready.remove()
         status, reason = self._refusal() or (0, None)
         if reason is not None:
-            sys.stderr.write(f"caption-audit: {reason}\n")
-        sys.stderr.flush()
+            last_words(f"caption-audit: {reason}")
         os._exit(status)
 
     def hard_limit_fired(self, pid: int) -> None:

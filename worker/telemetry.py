@@ -5,6 +5,7 @@ Ids, codes and seconds are logged; captions, picture bytes and URLs with secrets
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -44,6 +45,13 @@ def configure_logs(level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def last_words(line: str) -> None:
+    """Write a line to stderr as the process leaves; on a full disk, or without a reader, it leaves all the same."""
+    with suppress(OSError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

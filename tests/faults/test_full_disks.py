@@ -1,6 +1,7 @@
 """Full disks: work stops with a reason and goes on by itself when there is room; nothing is half-written."""
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -11,13 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from psycopg import sql
 
 from audit.settings import Settings
 from db.queries import progress
-from tests.support.manifests import small_manifest
+from ops.worker_process import LOG_FILES, WorkerProcess, open_log
+from tests.conftest import make_settings
+from tests.support.manifests import draw, small_manifest, write_csv
+from tests.support.postgres_server import PostgresServer, run_admin
 from tests.support.recovery import recovery
 from tests.support.running import (
     ROOT,
+    Worker,
     changed,
     check_promises,
     finished,
@@ -106,3 +112,168 @@ def test_a_full_disk_under_the_ledger_stops_the_work_until_there_is_room(
         assert worker.process.poll() is None
     assert {row.attempt for row in told(settings, batch).values()} == {1}
     assert len(results(settings, batch)) == check_promises(settings, batch).submitted == 300
+
+
+@pytest.mark.long
+def test_a_full_disk_under_audit_home_delays_no_verdict(sqlite_settings: Settings, tmp_path: Path) -> None:
+    """Ready files, logs and caches are for people: no work depends on them, and no probe restarts a worker for it.
+
+    Safeguard: worker/ready_file.py writes into the blocks that its file has, and complains once.
+    """
+    with small_disk(tmp_path / "small-home", kilobytes=1024) as disk:
+        url = f"sqlite:///{sqlite_settings.home / 'audit.db'}"
+        settings = changed(sqlite_settings, home=disk.folder, database_url=url, stub_pair_s=0.02, **QUICK)
+        with running(settings, tmp_path) as worker:
+            worker.wait_for("model proved")
+            wait_until(lambda: command(settings, "health").returncode == 0, timeout_s=60, what="a healthy worker")
+            disk.fill()
+            with recovery(11, "AUDIT_HOME on a full disk: the next batch is judged", within_s=10):
+                batch = submitted(settings, small_manifest(tmp_path, pairs=100))
+                finished(settings, batch, watch=worker)
+            worker.children()[0].kill()
+            worker.wait_for("model proved", count=2)
+            fresh = worker.events("model proved")[1]["pid"]
+            wait_until(lambda: str(fresh) in ready_file(worker).read_text(), timeout_s=60, what="its ready file")
+            seen = json.loads(command(settings, "health", "--json").stdout)
+            assert (seen["ok"], seen["workers"][0]["ready"]) == (False, 1)
+            assert [reason.partition(":")[0] for reason in seen["wrong"]] == [f"the disk of {disk.folder} is full"]
+            assert command(settings, "health", "--probe", "live").returncode == 0
+            assert len(worker.events("ready file not written")) == 1
+            disk.make_room()
+            wait_until(lambda: command(settings, "health").returncode == 0, timeout_s=60, what="a healthy worker")
+            assert worker.stop() == 0
+        disk.fill()
+        with running(settings, tmp_path) as worker:  # full when it starts
+            again = submitted(settings, small_manifest(tmp_path, pairs=20, name="again.csv"))
+            finished(settings, again, watch=worker)
+    assert len(results(settings, batch)) == check_promises(settings, batch).submitted == 100
+
+
+def ready_file(worker: Worker) -> Path:
+    return worker.settings.home / "run" / f"worker-{worker.process.pid}.json"
+
+
+@pytest.mark.long
+def test_output_that_nobody_can_write_down_stops_no_work(sqlite_settings: Settings, tmp_path: Path) -> None:
+    """`caption-audit worker 2> worker.log` on a disk that is full: every line fails, and no pair does.
+
+    Safeguard: logging swallows its own errors, and what leaves a process does not flush outside of a guard.
+    """
+    settings = changed(sqlite_settings, max_tasks_per_child=1, log_level="debug", **{**QUICK, "chunk_pairs": 4})
+    draw(tmp_path / "red.png")
+    captions = ["stub:yes", "stub:nan", "stub:poison", "stub:no"] + [f"stub:maybe {number}" for number in range(16)]
+    rows = [(f"p{number}", "red.png", caption) for number, caption in enumerate(captions)]
+    batch = submitted(settings, write_csv(tmp_path / "pairs.csv", rows))
+    worker = Worker(settings, log=Path("/dev/full"))
+    try:
+        with recovery(27, "an error storm into a full disk", within_s=5):
+            finished(settings, batch)
+        assert worker.stop() == 0
+    finally:
+        worker.kill()
+    labels = {"p0": "Yes", "p1": "engine_failed", "p2": "worker_died", "p3": "No"}
+    assert results(settings, batch) == labels | {f"p{number}": "Maybe" for number in range(4, 20)}
+    check_promises(settings, batch)
+
+
+@pytest.mark.parametrize(("engine", "status"), [("ofa", 2), ("stub", 69)])
+def test_a_refusal_that_cannot_be_written_down_keeps_its_status(
+    sqlite_settings: Settings, tmp_path: Path, engine: str, status: int
+) -> None:
+    """A service manager acts by the status; a process that could not say why it leaves must leave all the same."""
+    settings = changed(sqlite_settings, engine=engine, **QUICK)
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(
+        "import worker.engines.stub as stub\ndef fails(**_): raise RuntimeError('no device')\nstub.load_stub = fails\n"
+    )
+    worker = Worker(
+        settings, log=Path("/dev/full"), environment={"PYTHONPATH": f"{tmp_path / 'hook'}{os.pathsep}{ROOT}"}
+    )
+    try:
+        assert worker.process.wait(timeout=90) == status
+    finally:
+        worker.kill()
+
+
+@pytest.mark.long
+def test_a_log_folder_that_is_full_costs_lines_and_nothing_else(sqlite_settings: Settings, tmp_path: Path) -> None:
+    """`up` keeps the worker's log under AUDIT_HOME: a flood of it must not become the end of the work.
+
+    Safeguard: ops/worker_process.py rotates by size and drops what the disk does not take, reading on all the while.
+    """
+    settings = changed(sqlite_settings, log_level="debug", stub_pair_s=0.01, **{**QUICK, "feed_every_s": 0.05})
+    with small_disk(settings.home / "logs", kilobytes=1024) as disk, exported(settings):
+        disk.fill()
+        process = WorkerProcess(settings)
+        try:
+            with recovery(27, "the log folder of `up` is full", within_s=5):
+                batch = submitted(settings, small_manifest(tmp_path, pairs=200))
+                finished(settings, batch)
+            assert (disk.folder / "worker.log").stat().st_size == 0
+            disk.make_room()
+            finished(settings, submitted(settings, small_manifest(tmp_path, name="more.csv")))
+            wait_until(lambda: (disk.folder / "worker.log").stat().st_size, timeout_s=60, what="lines in the log again")
+            process.ask_to_stop()
+            assert process.process.wait(timeout=60) == 0
+        finally:
+            process.end()
+    check_promises(settings, batch)
+
+
+def test_a_flood_of_lines_is_capped_by_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs that grow for ever fill the disk that the ledger is on."""
+    monkeypatch.setattr("ops.worker_process.LOG_BYTES", 100_000)
+    with small_disk(tmp_path / "logs", kilobytes=1024) as disk:
+        log = open_log(disk.folder / "worker.log")
+        for number in range(30_000):
+            log.info("line %d of an error storm, as long as such lines are: %s", number, "x" * 100)
+        sizes = {path.name: path.stat().st_size for path in disk.folder.iterdir()}
+        log.handlers[0].close()
+    assert len(sizes) == LOG_FILES + 1
+    assert max(sizes.values()) <= 100_000
+
+
+@contextmanager
+def exported(settings: Settings) -> Iterator[None]:
+    """`up` hands its own environment on."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables(settings).items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.mark.long
+def test_a_full_disk_under_postgresql_stops_the_work_until_there_is_room(
+    own_postgres: PostgresServer, redis_url: str, model_directory: Path, tmp_path: Path
+) -> None:
+    """A server's disk fills up at night: the workers hold their results, say why, and go on when there is room.
+
+    Safeguard: SQLSTATE 53100 is an outage of the ledger (db/faults.py), with a cause that a person can act on.
+    """
+    with small_disk(own_postgres.folder / "tablespace", kilobytes=32_768) as disk:
+        disk.folder.chmod(0o777)
+        inside = disk.folder / "data"
+        inside.mkdir()
+        own_postgres.own(inside)
+        place = sql.SQL("CREATE TABLESPACE small LOCATION {}").format(sql.Literal(str(inside)))
+        run_admin(own_postgres.url("postgres"), place)
+        run_admin(
+            own_postgres.url("postgres"), sql.SQL("CREATE DATABASE narrow TEMPLATE ledger TABLESPACE small").format()
+        )
+        url = own_postgres.url("narrow")
+        settings = make_settings(tmp_path, database_url=url, redis_url=redis_url, model=str(model_directory), **QUICK)
+        batch = submitted(settings, small_manifest(tmp_path, pairs=1500))
+        with running(settings, tmp_path) as worker, ledger(settings) as database:
+            wait_until(lambda: progress(database, batch).judged, timeout_s=60, what="a first commit")
+            disk.fill()
+            waits = worker.wait_for("ledger waited for")
+            assert "the ledger's disk is full" in waits[0]["reason"]
+            held = progress(database, batch).judged
+            with recovery(11, "disk full under PostgreSQL", within_s=10):
+                disk.make_room()
+                wait_until(lambda: progress(database, batch).judged > held, timeout_s=60, what="the work to go on")
+            finished(settings, batch, watch=worker)
+        assert {row.attempt for row in told(settings, batch).values()} == {1}
+        assert len(results(settings, batch)) == check_promises(settings, batch).submitted == 1500
+        own_postgres.drop("narrow")
+        run_admin(own_postgres.url("postgres"), sql.SQL("DROP TABLESPACE small").format())

@@ -88,6 +88,11 @@ class PostgresServer:
         """DROP DATABASE whoever is connected."""
         run_admin(self.url("postgres"), sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def own(self, folder: Path) -> None:
+        """Give the folder to the user that the server runs as."""
+        if self._as:
+            os.chown(folder, self._as["user"], self._as["group"])
+
     def close(self) -> None:
         """Stop and remove everything."""
         self._end(signal.SIGQUIT)
