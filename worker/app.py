@@ -82,6 +82,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_send_task_events": True,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # A Redis that is full refuses every write, acknowledgements too: wait for it, as for one that is away.
+        "broker_channel_error_retry": True,
         "broker_transport_options": {
             # Above the hard limit, or Redis would hand a chunk that is being judged to a second worker.
             "visibility_timeout": int(hard_s) + 3600,

@@ -113,7 +113,7 @@ def test_after_an_outage_for_everybody_no_lease_is_taken_for_ended(
     batch = submitted(mainland, ordered_manifest(tmp_path, pairs=pairs))
     slow = changed(remote, chunk_pairs=8, stub_pair_s=1.0, slots_per_device=2)
     with running(slow, tmp_path, before=island.before) as worker:
-        wait_until(lambda: chunk_holders(mainland, batch), timeout_s=90, what="a chunk in hand")
+        wait_until(lambda: chunk_sums(mainland, batch)["running"] == 2, timeout_s=90, what="two chunks in hand")
         island.cut()
         with ledger(mainland) as database:
             wait_until(lambda: chunk_sums(mainland, batch)["expired"] == 2, timeout_s=120, what="both leases to end")

@@ -9,18 +9,19 @@ from db.engine import db_now
 from db.tables import ChunkState
 from tests.support.running import ledger
 
-UNTROUBLED = {"deaths": 0, "fenced": 0, "attempts": 1, "expired": 0}
+UNTROUBLED = {"deaths": 0, "fenced": 0, "attempts": 1, "running": 0, "expired": 0}
 """`chunk_sums` of a batch that met no death and no takeover."""
 
 
 def chunk_sums(settings: Settings, batch: BatchId) -> dict[str, int]:
-    """Deaths, fenced writers and ended leases of a batch's chunks, and the most attempts that one of them took."""
+    """Deaths, fenced writers, chunks that are held and leases that have ended; and the most attempts of a chunk."""
     chunks = tables.chunks.c
     late = (chunks.state == ChunkState.RUNNING) & (chunks.lease_until < db_now())
     asked = select(
         func.sum(chunks.deaths).label("deaths"),
         func.sum(chunks.fenced).label("fenced"),
         func.max(chunks.attempts).label("attempts"),
+        func.sum(case((chunks.state == ChunkState.RUNNING, 1), else_=0)).label("running"),
         func.sum(case((late, 1), else_=0)).label("expired"),
     ).where(chunks.batch == batch)
     with ledger(settings) as database, database.reading() as connection:

@@ -1,6 +1,7 @@
 """A real Redis for tests: a process of our own on a Unix socket, which a test may kill and start again."""
 
 import importlib.util
+import os
 import shutil
 import signal
 import subprocess
@@ -61,6 +62,14 @@ class RedisServer:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
         for folder in self.folder.glob("appendonlydir"):
             shutil.rmtree(folder)
+
+    def forget(self, most_bytes: int) -> None:
+        """Cut the end off a stopped server's append-only file, as a power cut does with what was not yet written.
+
+        Redis 7 has a folder of files, of which the last one grows; 6.2 has one file.
+        """
+        growing = [*self.folder.glob("appendonlydir/*.incr.aof"), *self.folder.glob("appendonly.aof")][-1]
+        os.truncate(growing, max(0, growing.stat().st_size - most_bytes))
 
     def close(self) -> None:
         """Stop and remove everything."""
