@@ -28,7 +28,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Worker:
-    """`caption-audit worker` with the given settings; its log is read as events. `before` precedes its command."""
+    """`caption-audit worker` with the given settings; its log is read as events.
+
+    `before` precedes its command; `code` is the folder of its packages.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Worker:
         log: Path,
         environment: Mapping[str, str] | None = None,
         before: Sequence[str] = (),
+        code: Path = ROOT,
     ) -> None:
         self.settings = settings
         self.log = log
@@ -44,7 +48,7 @@ class Worker:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [*before, sys.executable, "-m", "ops.cli", "worker"],
-                cwd=ROOT,
+                cwd=code,
                 env=environ,
                 stdout=output,
                 stderr=output,
@@ -53,9 +57,12 @@ class Worker:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Every event of that name so far."""
+        return [event for event in self.lines() if event.get("event") == name]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Every event so far."""
         lines = self.log.read_text(errors="replace").splitlines()
-        parsed = (json.loads(line) for line in lines if line.startswith("{") and line.endswith("}"))
-        return [event for event in parsed if event.get("event") == name]
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
     def wait_for(self, name: str, *, count: int = 1, timeout_s: float = 60) -> list[dict[str, Any]]:
         """Until the event was logged so many times."""
@@ -86,10 +93,13 @@ class Worker:
 
 
 @contextmanager
-def running(settings: Settings, tmp_path: Path, *, before: Sequence[str] = (), **environment: str) -> Iterator[Worker]:
+def running(
+    settings: Settings, tmp_path: Path, *, before: Sequence[str] = (), code: Path = ROOT, **environment: str
+) -> Iterator[Worker]:
     """A worker for the length of a block; what is left of it is killed."""
     number = len(list(tmp_path.glob("worker-*.log")))
-    worker = Worker(settings, log=tmp_path / f"worker-{number}.log", environment=environment, before=before)
+    log = tmp_path / f"worker-{number}.log"
+    worker = Worker(settings, log=log, environment=environment, before=before, code=code)
     try:
         yield worker
     finally:
