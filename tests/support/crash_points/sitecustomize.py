@@ -43,13 +43,17 @@ def die_at(step: str, chunk: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class DyingInside:
-    """A ledger whose transactions end with a kill, after all their statements and before their COMMIT."""
+class Dying:
+    """A ledger whose transactions end with a kill: `inside`, before the COMMIT, or `after` it, before all else.
 
-    def __init__(self, database: Any, step: str, chunk: Any = None) -> None:
+    After the first COMMIT, not at the function's end: were it ever two transactions, the kill falls between them.
+    """
+
+    def __init__(self, database: Any, chunk: Any = None, *, inside: str = "", after: str = "") -> None:
         self._database = database
-        self._step = step
         self._chunk = chunk
+        self._inside = inside
+        self._after = after
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._database, name)
@@ -59,21 +63,21 @@ class DyingInside:
 
         def dying(connection: Any) -> Any:
             result = work(connection)
-            die_at(self._step, self._chunk or result)
+            die_at(self._inside, self._chunk or result)
             return result
 
-        return self._database.transact(dying, **knobs)
+        result = self._database.transact(dying, **knobs)
+        die_at(self._after, self._chunk or result)
+        return result
 
 
-def around(module: ModuleType, name: str, **steps: str) -> None:
-    """Die at steps `before`, `inside` (the transaction) and `after` of a function of (database, chunk, ...)."""
+def around(module: ModuleType, name: str, *, before: str = "", inside: str = "", after: str = "") -> None:
+    """Die at these steps of a function of (database, chunk, ...)."""
     real = getattr(module, name)
 
     def wrapped(database: Any, chunk: Any, *rest: Any, **knobs: Any) -> Any:
-        die_at(steps.get("before", ""), chunk)
-        result = real(DyingInside(database, steps.get("inside", ""), chunk), chunk, *rest, **knobs)
-        die_at(steps.get("after", ""), chunk)
-        return result
+        die_at(before, chunk)
+        return real(Dying(database, chunk, inside=inside, after=after), chunk, *rest, **knobs)
 
     setattr(module, name, wrapped)
 
@@ -101,9 +105,8 @@ def patch_lease(module: ModuleType) -> None:
     real = module.mark
 
     def mark(database: Any, claim: Any, *, row: Any, stage: str) -> Any:
-        held = real(DyingInside(database, f"marking_{stage}", claim), claim, row=row, stage=stage)
-        die_at(f"marked_{stage}", claim)
-        return held
+        dying = Dying(database, claim, inside=f"marking_{stage}", after=f"marked_{stage}")
+        return real(dying, claim, row=row, stage=stage)
 
     module.mark = mark  # type: ignore[attr-defined]
 
@@ -174,9 +177,7 @@ def patch_sweep(module: ModuleType) -> None:
     real = module.sweep
 
     def sweep(database: Any, *rest: Any, **knobs: Any) -> Any:
-        for buried in real(DyingInside(database, "burying"), *rest, **knobs):
-            die_at("buried", buried)
-            yield buried
+        return real(Dying(database, inside="burying", after="buried"), *rest, **knobs)
 
     module.sweep = sweep  # type: ignore[attr-defined]
 
