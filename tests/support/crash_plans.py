@@ -66,7 +66,6 @@ def drain(crashes: Crashes, tmp_path: Path, *, timeout_s: float) -> int:
     A worker whose main process dies loses its other processes too, as under systemd or in a container.
     """
     plan = json.dumps({str(number): fate.steps for number, fate in crashes.plan.items()})
-    environment = {"PYTHONPATH": str(HOOKS), "CRASH_PLAN": plan, "CRASH_FOLDER": str(crashes.folder)}
     workers: list[Worker] = []
     with ExitStack() as stack, ledger(crashes.settings) as database:
 
@@ -74,7 +73,14 @@ def drain(crashes: Crashes, tmp_path: Path, *, timeout_s: float) -> int:
             if not workers or workers[-1].process.poll() is not None:
                 if workers:
                     workers[-1].kill()
-                workers.append(stack.enter_context(running(crashes.settings, tmp_path, **environment)))
+                worker = running(
+                    crashes.settings,
+                    tmp_path,
+                    PYTHONPATH=str(HOOKS),
+                    CRASH_PLAN=plan,
+                    CRASH_FOLDER=str(crashes.folder),
+                )
+                workers.append(stack.enter_context(worker))
             return progress(database, crashes.batch).finished
 
         try:
