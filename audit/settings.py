@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     feed_chunks_per_slot: Count = Field(4, description="Chunks a slot and lane that may wait in Redis.")
     soft_limit_s: float = Field(0.0, ge=0, description="Celery's soft limit of a chunk; 0: chunk pairs x pair limit.")
     hard_limit_s: float = Field(0.0, ge=0, description="Celery's hard limit of a chunk; 0: the soft one + 30 s.")
+    yield_s: float = Field(2.0, ge=0, description="Urgent work that waits so long makes a slot give way; 0: never.")
     max_tasks_per_child: Count = Field(200, description="Chunks after which a worker process is replaced.")
     recycle_rss_growth: int = Field(
         2 * 1024**3, ge=0, description="Bytes that a worker process may grow by before it is replaced; 0: any."

@@ -55,6 +55,7 @@ class Rounds:
     rules: Callable[[bool], Rules]  # of the sweep, given whether leases can be trusted
     recall: Callable[[Database], None]  # asks children for chunks of batches that were cancelled
     check: Callable[[], None]  # looks at the board; may ask the worker to leave
+    give_way: Callable[[Database], None]  # asks a child to make room for what is more urgent
     tell: Callable[[Database], None]  # tells the ledger how the slots are, now and then; raises nothing
 
 
@@ -163,6 +164,7 @@ class Housekeeper:
 
     def _feed(self, database: Database) -> list[Doorbell]:
         settings, model = self._rounds.settings, self._rounds.model
+        self._rounds.give_way(database)
         overdue = overdue_lanes(database, model=model, resend_s=settings.resend_s)
         lying = self._rounds.lying(overdue) if overdue else {}
         self._listen(deaf=any(there.messages for there in lying.values()) and self._rounds.nobody_works())

@@ -25,6 +25,7 @@ from worker.board import Board
 from worker.child import Workplace, open_office
 from worker.deaths import Deaths
 from worker.devices import check_devices
+from worker.giving_way import GivingWay
 from worker.housekeeping import Housekeeper, Rounds
 from worker.memory import Growth
 from worker.model_pool import LOAD_TRIES, find_model
@@ -161,6 +162,9 @@ class Lifecycle:
             recall=self._recall,
             check=self._check_board,
             tell=self._telling,
+            give_way=GivingWay(
+                workplace.board, len(workplace.slots), model=workplace.model.name, settings=self._settings
+            ),
         )
         self._housekeeper = Housekeeper(rounds)
         self._housekeeper.start()

@@ -63,6 +63,7 @@ class Office:
             rules=lambda trust: Rules(max_deaths=5, trust_leases=trust),
             recall=lambda _database: None,
             tell=lambda database: None,
+            give_way=lambda database: None,
             check=self.check,
         )
 
