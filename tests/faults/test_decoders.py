@@ -8,6 +8,7 @@ from audit.settings import Settings
 from db.queries import progress
 from db.sweep import unpark
 from tests.support.manifests import draw, write_csv
+from tests.support.recovery import recovery
 from tests.support.running import changed, check_promises, finished, ledger, results, running, submitted
 from tests.support.waiting import wait_until
 
@@ -25,6 +26,8 @@ def fragile(file, *arguments, **options):
     return opened(file, *arguments, **options)
 Image.open = fragile
 """
+
+NATIVE_LOOP = "from collections import deque\nfrom itertools import repeat\n"
 
 
 @pytest.fixture
@@ -44,17 +47,22 @@ def poisoned(folder: Path, *, good: int, bad: int) -> Path:
     return write_csv(folder / "pairs.csv", [(f"{n}-{name[0]}", name, "stub:yes") for n, name in enumerate(names)])
 
 
-def hook(folder: Path) -> str:
+def hook(folder: Path, code: str = CRASHING_DECODER) -> str:
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(CRASHING_DECODER)
+    (folder / "sitecustomize.py").write_text(code)
     return str(folder)
 
 
 def test_one_crashing_picture_of_sixty_four_fails_alone(careful: Settings, tmp_path: Path) -> None:
-    """63 verdicts and one failure that names the picture."""
+    """63 verdicts and one failure that names the picture.
+
+    Safeguard: after a death pictures are decoded in a throwaway process (worker/images/careful.py).
+    """
     batch = submitted(careful, poisoned(tmp_path, good=63, bad=1))
     with running(careful, tmp_path, PYTHONPATH=hook(tmp_path / "hook")) as worker:
-        finished(careful, batch, watch=worker)
+        with recovery(22, "one picture of 64 crashes the decoder", within_s=60):
+            finished(careful, batch, watch=worker)
+        assert len(worker.events("model proved")) <= 3
     codes = results(careful, batch)
     assert codes == {key: "decoder_crashed" if key.endswith("b") else "Yes" for key in codes}
     assert len(codes) == 64
@@ -76,6 +84,40 @@ def test_a_lost_image_folder_fails_no_pair(careful: Settings, tmp_path: Path) ->
         wait_until(lambda: progress(database, batch).state == "done", timeout_s=60, what="the batch to be judged")
     assert set(results(careful, batch).values()) == {"Yes"}
     check_promises(careful, batch)
+
+
+@pytest.mark.long
+def test_sixty_four_crashing_pictures_of_sixty_four_cost_two_reloads_at_most(careful: Settings, tmp_path: Path) -> None:
+    """A folder of broken files must not cost a model's load each.
+
+    Safeguard: as above; the process that holds the model decodes none of them any more.
+    """
+    batch = submitted(careful, poisoned(tmp_path, good=0, bad=64))
+    with running(careful, tmp_path, PYTHONPATH=hook(tmp_path / "hook")) as worker:
+        with recovery(22, "64 pictures of 64 crash the decoder", within_s=60):
+            finished(careful, batch, watch=worker, timeout_s=200)
+        assert len(worker.events("model proved")) <= 3
+    assert results(careful, batch) == {f"{number}-b": "decoder_crashed" for number in range(64)}
+    check_promises(careful, batch)
+
+
+@pytest.mark.long
+def test_a_picture_on_which_the_decoder_spins_is_timed_out_alone(careful: Settings, tmp_path: Path) -> None:
+    """A loop in a decoder holds the GIL: the process is killed from outside, and then a throwaway one has the picture.
+
+    Safeguard: worker/housekeeping.py kills what makes no progress; worker/images/careful.py limits each picture.
+    """
+    quick = changed(careful, lease_s=4, pair_limit_s=3, decode_limit_s=2)
+    batch = submitted(quick, poisoned(tmp_path, good=7, bad=1))
+    spinning = CRASHING_DECODER.replace("os.kill(os.getpid(), signal.SIGSEGV)", "deque(repeat(None), maxlen=0)")
+    with running(quick, tmp_path, PYTHONPATH=hook(tmp_path / "hook", NATIVE_LOOP + spinning)) as worker:
+        with recovery(7, "a decoder that spins: its picture is timed out, the others are judged", within_s=2 * (3 + 5)):
+            finished(quick, batch, watch=worker)
+        assert len(worker.events("stuck process killed")) <= 3
+    codes = results(quick, batch)
+    assert codes == {key: "decoder_timeout" if key.endswith("b") else "Yes" for key in codes}
+    assert len(codes) == 8
+    check_promises(quick, batch)
 
 
 def test_a_folder_of_crashing_pictures_does_not_cost_a_reload_each(careful: Settings, tmp_path: Path) -> None:

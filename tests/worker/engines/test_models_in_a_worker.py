@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from audit.settings import DEMO_MODEL, Settings
 from tests.support.manifests import small_manifest
+from tests.support.recovery import recovery
 from tests.support.running import ROOT, changed, check_promises, finished, running, submitted, told, variables
 from tests.support.waiting import wait_until
 from worker.engines.model_files import write_checksums
@@ -99,7 +101,10 @@ def test_nothing_of_a_model_is_run_by_any_command_or_worker(
 
 
 def test_a_child_refuses_files_that_changed_since_the_worker_started(sqlite_settings: Settings, tmp_path: Path) -> None:
-    """Half of a batch judged with one model and half with another, under one revision, would be a lie."""
+    """Half of a batch judged with one model and half with another, under one revision, would be a lie.
+
+    Safeguard: worker/engines/model_files.py (check_unchanged) before every load.
+    """
     directory = shutil.copytree(DEMO_MODEL, tmp_path / "ofa")
     ofa = changed(sqlite_settings, engine="ofa", devices="cpu", model=str(directory), feed_every_s=0.2)
     with running(ofa, tmp_path) as worker:
@@ -112,3 +117,47 @@ def test_a_child_refuses_files_that_changed_since_the_worker_started(sqlite_sett
         assert worker.process.wait(timeout=120) == 2
         last = worker.tail().strip().splitlines()[-1]
     assert f"{weights}: it has changed since it was checked" in last
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def of_another_architecture(path: Path) -> None:
+    configuration = path.with_name("configuration.json")
+    content = json.loads(configuration.read_text())
+    content["task"] = "image-captioning"
+    configuration.write_text(json.dumps(content))
+    write_checksums(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "file"),
+    [
+        (cut, "model.safetensors"),
+        (flip, "model.safetensors"),
+        (Path.unlink, "model.safetensors"),
+        (of_another_architecture, "configuration.json"),
+    ],
+)
+def test_a_worker_refuses_a_spoilt_model_and_writes_no_verdict(
+    sqlite_settings: Settings, tmp_path: Path, spoil: Callable[[Path], None], file: str
+) -> None:
+    """Cut off, one bit flipped, not all there, or another kind of model: answers of it would look like any others.
+
+    Safeguard: worker/engines/model_files.py checks and hashes every file before the first process is made.
+    """
+    directory = shutil.copytree(DEMO_MODEL, tmp_path / "ofa")
+    ofa = changed(sqlite_settings, engine="ofa", devices="cpu", model=str(directory), feed_every_s=0.2)
+    batch = submitted(ofa, small_manifest(tmp_path / "pairs_of"))
+    spoil(directory / "model.safetensors")
+    with recovery(18, f"a spoilt model is refused: {spoil.__name__}", within_s=5), running(ofa, tmp_path) as worker:
+        assert worker.process.wait(timeout=120) == 2
+    assert f"{directory}/{file}" in worker.tail().strip().splitlines()[-1]
+    assert told(ofa, batch) == {}
