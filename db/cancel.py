@@ -8,7 +8,7 @@ from audit.errors import UsageError
 from audit.pair import BatchId
 from db.engine import Database, db_now
 from db.lease import no_holder
-from db.tables import BatchState, ChunkState, batches, chunks, retries
+from db.tables import BatchState, ChunkState, batches, chunks, retries, suspects
 
 UNFINISHED = (ChunkState.PENDING, ChunkState.SENT, ChunkState.RUNNING, ChunkState.PARKED)
 
@@ -43,7 +43,8 @@ def _cancel(connection: Connection, batch: BatchId) -> int:
     open_chunks = (chunks.c.batch == batch, chunks.c.state.in_(UNFINISHED))
     # Lock the chunks before counting: a worker may be recording right now.
     connection.execute(select(chunks.c.number).where(*open_chunks).order_by(chunks.c.number).with_for_update()).all()
-    connection.execute(delete(retries).where(retries.c.batch == batch))
+    for table in (retries, suspects):  # nothing of the batch will be judged again
+        connection.execute(delete(table).where(table.c.batch == batch))
     done = {"state": ChunkState.DONE, "done_at": func.coalesce(chunks.c.done_at, db_now())}
     connection.execute(
         update(chunks).where(*open_chunks, judged == chunks.c.pairs).values({**no_holder(), **done})

@@ -13,7 +13,7 @@ from audit.errors import UsageError
 from audit.pair import BatchId
 from db.engine import Database, db_now
 from db.exports import OutcomeRow, outcomes
-from db.tables import BatchState, ChunkState, batches, chunks
+from db.tables import BatchState, ChunkState, batches, chunks, retries
 from db.tables import outcomes as outcomes_table
 
 ProgressState = Literal["registering", "queued", "running", "done", "cancelled", "parked"]
@@ -28,8 +28,9 @@ SUMS = ("chunks", "pairs", "yes", "no", "maybe", "failed", "flagged", "recent_pa
 class Progress:
     """How far a batch is: submitted = yes + no + maybe + failed + cancelled + remaining, at every moment.
 
-    `parked` means that nothing is left but chunks whose processes died too often. `rate` is in pairs a second: lately
-    while running, over the whole run when finished. Times are seconds since the epoch by the ledger's clock.
+    `retrying` failures still count as `failed`: each stands until its new outcome replaces it. `parked` means that
+    nothing is left but chunks whose processes died too often. `rate` is in pairs a second: lately while running, over
+    the whole run when finished. Times are seconds since the epoch by the ledger's clock.
     """
 
     batch: BatchId
@@ -47,6 +48,7 @@ class Progress:
     flagged: int
     cancelled: int
     remaining: int
+    retrying: int
     chunks: Mapping[str, int]
     rate: float | None
     eta_s: float | None
@@ -110,7 +112,14 @@ def _progress(connection: Connection, condition: ColumnElement[bool] | None, *, 
     sums: dict[int, list[Mapping[str, Any]]] = {row["id"]: [] for row in rows}
     for line in connection.execute(_sums(now, list(sums))).mappings():
         sums[line["batch"]].append(dict(line))
-    return [_one(row, sums[row["id"]], now) for row in rows]
+    again = _retrying(connection, list(sums))
+    return [_one(row, sums[row["id"]], now, again.get(row["id"], 0)) for row in rows]
+
+
+def _retrying(connection: Connection, ids: list[int]) -> Mapping[int, int]:
+    count = func.count().label("count")
+    query = select(retries.c.batch, count).where(retries.c.batch.in_(ids)).group_by(retries.c.batch)
+    return {row.batch: int(row[1]) for row in connection.execute(query)}
 
 
 def _sums(now: float, ids: list[int]) -> Any:
@@ -141,7 +150,7 @@ def _sums(now: float, ids: list[int]) -> Any:
     )
 
 
-def _one(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: float) -> Progress:
+def _one(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: float, retrying: int) -> Progress:
     total = {name: sum(line[name] or 0 for line in lines) for name in SUMS}
     judged = sum(int(total[name]) for name in ("yes", "no", "maybe", "failed"))
     counts = {str(line["state"]): int(line["chunks"]) for line in lines}
@@ -155,7 +164,7 @@ def _one(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: float)
         rate = _recent_rate(total, judged, started_at, now) if state == "running" else None
     else:
         rate = _ratio(judged, finished_at - (started_at or finished_at))
-    eta_s = (remaining - parked) / rate if state == "running" and rate else None
+    eta_s = (remaining + retrying - parked) / rate if state == "running" and rate else None
     same: dict[str, Any] = {name: row[name] for name in ("name", "tenant", "lane", "model", "policy", "created_at")}
     same |= {name: int(total[name]) for name in ("yes", "no", "maybe", "failed", "flagged")}
     return Progress(
@@ -164,6 +173,7 @@ def _one(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: float)
         submitted=int(total["pairs"]),
         cancelled=cancelled,
         remaining=remaining,
+        retrying=retrying,
         chunks=counts,
         state=state,
         rate=rate,

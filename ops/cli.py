@@ -14,7 +14,19 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from audit.errors import AuditError
-from ops import asking, doing, health, migrating, modeling, queueing, reporting, serving, submitting, verifying
+from ops import (
+    asking,
+    doing,
+    health,
+    migrating,
+    modeling,
+    queueing,
+    reporting,
+    retrying,
+    serving,
+    submitting,
+    verifying,
+)
 from ops.arguments import examples
 from ops.text import one_line
 
@@ -25,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for part in (submitting, asking, doing, reporting, queueing, health, serving, modeling, verifying, migrating):
+for part in (submitting, asking, doing, retrying, reporting, queueing, health, serving, modeling, verifying, migrating):
     part.register(app)
 
 

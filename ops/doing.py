@@ -57,7 +57,7 @@ def sweep(
         for one in buried:
             where = f"chunk {one.chunk} of batch {one.batch}"
             print(f"{where}: process {one.holder.pid} {one.cause.value}{', parked' * one.parked}", file=sys.stderr)
-        sent = _ring_for_waiting(settings, database)
+        sent = ring_for_waiting(settings, database)
     if as_json:
         print_json({"released": len(buried) - given_up, "parked": given_up, "revived": revived, "sent": sent})
         return
@@ -67,7 +67,7 @@ def sweep(
         print(f"revived {counted(revived, 'parked chunk')}")
 
 
-def _ring_for_waiting(settings: "Settings", database: "Database") -> int:
+def ring_for_waiting(settings: "Settings", database: "Database") -> int:
     """Top up Redis once for every model; returns the messages sent. Raises BrokerUnavailable."""
     from db.feed import Window
     from db.queries import open_models

@@ -42,6 +42,7 @@ def progress_json(seen: "Progress") -> dict[str, Any]:
         "name": seen.name,
         "state": seen.state,
         "counts": {name: getattr(seen, name) for name in COUNTS},
+        "retrying": seen.retrying,
         "chunks": dict(seen.chunks),
         "rate": None if seen.rate is None else round(seen.rate, 3),
         "eta_s": None if seen.eta_s is None else round(seen.eta_s, 1),
@@ -73,7 +74,8 @@ def _so_far(seen: "Progress") -> str:
 def counts_line(seen: "Progress") -> str:
     """The labels, failures and flags of a batch."""
     line = f"Yes {seen.yes:,}, No {seen.no:,}, Maybe {seen.maybe:,}, failed {seen.failed:,}, flagged {seen.flagged:,}"
-    return f"{line}, cancelled {seen.cancelled:,}" if seen.cancelled else line
+    line += f", cancelled {seen.cancelled:,}" if seen.cancelled else ""
+    return f"{line}, retrying {seen.retrying:,}" if seen.retrying else line
 
 
 def summary(
@@ -105,6 +107,8 @@ def summary(
         lines.append(f"  to see what was flagged: {typed(f'flagged {seen.batch}', settings)}")
     if seen.failed:
         lines.append(f"  to see what failed and why: {typed(f'export {seen.batch} -o outcomes.csv', settings)}")
+    if seen.failed and seen.state == "done":
+        lines.append(f"  to judge them again, when that is mended: {typed(f'retry {seen.batch}', settings)}")
     return lines
 
 

@@ -53,6 +53,7 @@ def test_status_tells_scripts_batch_state_and_counts(cli: Cli, finished: BatchId
             "cancelled": 0,
             "remaining": 0,
         },
+        "retrying": 0,
         "chunks": {"done": 1},
         "rate": 2.0,
         "eta_s": None,
@@ -75,6 +76,7 @@ def test_status_tells_people_what_came_out_and_what_to_do_next(cli: Cli, finishe
         "  failures: image_empty 1",
         f"  to see what was flagged: caption-audit flagged {finished}",
         f"  to see what failed and why: caption-audit export {finished} -o outcomes.csv",
+        f"  to judge them again, when that is mended: caption-audit retry {finished}",
     ]
 
 

@@ -53,6 +53,7 @@ SEEN = Progress(
     failed=0,
     flagged=1,
     cancelled=0,
+    retrying=0,
     remaining=0,
     chunks={},
     rate=None,
