@@ -56,7 +56,7 @@ class FlowerBeside:
         status = self._process.left()
         if status is None:
             return
-        reason, lived_s = self._process.reason, time.time() - self._process.started_at
+        reason, lived_s = self._process.reason, time.monotonic() - self._process.started_at
         self._process.end()
         self._process = None
         if status in FINAL_STATUSES:

@@ -96,7 +96,7 @@ class LocalSystem:
             return self.worker.is_ready()
         if status in FINAL_STATUSES:
             raise WorkerLeft(status, self.worker.reason)
-        if time.time() - self.worker.started_at > STEADY_S:
+        if time.monotonic() - self.worker.started_at > STEADY_S:
             self._wait_s = FIRST_WAIT_S
         why = f": {self.worker.reason}" if self.worker.reason else ""
         what = f"signal {-status}" if status < 0 else f"status {status}"

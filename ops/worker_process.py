@@ -33,7 +33,7 @@ class LoggedProcess:
         self._shown = shown
         self.news: deque[str] = deque(maxlen=1000)
         self.reason: str | None = None
-        self.started_at = time.time()
+        self.started_at = time.monotonic()  # somebody may set the clock
         reading, writing = os.pipe()
         # The worker holds the reading end too: when `up` is killed, its last lines must not fail with a broken pipe.
         # Celery's handler of TERM prints, takes that error for a lost connection, and would never stop.
@@ -90,14 +90,17 @@ class WorkerProcess(LoggedProcess):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, "worker", shown=human)
+        # Of an earlier process with this number; the new one does not write for a while yet.
+        with suppress(OSError):
+            self._ready_file().unlink()
+
+    def _ready_file(self) -> Path:
+        return self._settings.home / "run" / f"worker-{self.pid}.json"
 
     def slots_ready(self) -> tuple[int, int]:
         """How many of its slots have proved their model by judging the canary pair, and how many there are."""
-        path = self._settings.home / "run" / f"worker-{self.pid}.json"
         try:
-            if path.stat().st_mtime < self.started_at - 1:  # of an earlier process with this number
-                return 0, 0
-            told = json.loads(path.read_text())
+            told = json.loads(self._ready_file().read_text())
             return len(told["ready"]), int(told["slots"])
         except (OSError, ValueError, KeyError, TypeError):
             return 0, 0

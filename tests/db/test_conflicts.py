@@ -13,6 +13,7 @@ from db import tables
 from db.engine import POOL_SIZE, Database
 from db.queries import progress
 from tests.support.claims import batch_of
+from tests.support.recovery import recovery
 from tests.support.sql_sessions import another_session, waits_for_a_lock
 from tests.support.waiting import wait_until
 
@@ -38,7 +39,10 @@ def sends(database: Database, batch: BatchId) -> int:
 
 
 def test_a_deadlock_is_resolved_by_running_one_transaction_again(database: Database, postgres_url: str) -> None:
-    """Two sessions lock the same two rows in opposite order: PostgreSQL ends one, and it must cost no work."""
+    """Two sessions lock the same two rows in opposite order: PostgreSQL ends one, and it must cost no work.
+
+    Safeguard: transact() runs the whole again on a conflict (db/faults.py).
+    """
     first, second = batch_of(database, 1), batch_of(database, 1)
     met = Barrier(2)
     runs: list[str] = []
@@ -53,7 +57,11 @@ def test_a_deadlock_is_resolved_by_running_one_transaction_again(database: Datab
 
         return work
 
-    with another_session(postgres_url) as other, ThreadPoolExecutor(2) as pool:
+    with (
+        another_session(postgres_url) as other,
+        ThreadPoolExecutor(2) as pool,
+        recovery(24, "deadlock of two sessions", within_s=5),
+    ):
         one = pool.submit(database.transact, crossing("one", first, second))
         two = pool.submit(other.transact, crossing("two", second, first))
         one.result(timeout=60)
@@ -63,7 +71,10 @@ def test_a_deadlock_is_resolved_by_running_one_transaction_again(database: Datab
 
 
 def test_a_serialization_failure_is_run_again(database: Database, postgres_url: str) -> None:
-    """A row that changed since the transaction's snapshot: the whole is tried again on a new one."""
+    """A row that changed since the transaction's snapshot: the whole is tried again on a new one.
+
+    Safeguard: as above.
+    """
     batch = batch_of(database, 1)
     runs: list[int] = []
 
@@ -75,7 +86,7 @@ def test_a_serialization_failure_is_run_again(database: Database, postgres_url: 
             other.transact(lambda theirs: touch(theirs, batch))
         touch(connection, batch)
 
-    with another_session(postgres_url) as other:
+    with another_session(postgres_url) as other, recovery(24, "serialization failure", within_s=5):
         database.transact(work)
     assert (len(runs), sends(database, batch)) == (2, 2)
 
