@@ -212,8 +212,10 @@ class Board:
         )
 
     def nobody_works(self, slots: int) -> bool:
-        """Whether no process has a chunk in hand."""
-        return not any(self._page.slots[slot].working_since for slot in range(slots))
+        """Whether a process waits for work, and none has a chunk in hand; while all of them load, nobody waits."""
+        states = [self._page.slots[slot] for slot in range(slots)]
+        ready = any(state.ready and state.ready == state.pid for state in states)
+        return ready and not any(state.working_since for state in states)
 
     def stuck(self, slots: int, *, for_s: float) -> list[int]:
         """Pids of processes with a chunk in hand and no progress for so long."""

@@ -10,6 +10,7 @@ from typing import Any
 import redis
 
 from audit.message import Lane, queue_name
+from audit.redis_lists import lists_of
 from tests.chaos.stage import Stage
 
 RUBBISH = (b"123", b"not json", b"\x80\x04\x95pickle", None)
@@ -18,7 +19,7 @@ RUBBISH = (b"123", b"not json", b"\x80\x04\x95pickle", None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queues:
-    """Both lanes' lists in Redis. Each method says what it did, and nothing when it found nothing to do."""
+    """The lists of both lanes in Redis. Each method says what it did, and nothing when it found nothing to do."""
 
     stage: Stage
     rng: Random
@@ -73,7 +74,8 @@ class Queues:
         return repr(rubbish[:12])
 
     def _names(self) -> list[str]:
-        return [queue_name(lane, self.stage.settings.model_name) for lane in Lane]
+        queues = (queue_name(lane, self.stage.settings.model_name) for lane in Lane)
+        return [name for queue in queues for name in lists_of(queue)]
 
     @contextmanager
     def _client(self) -> Iterator["redis.Redis"]:
