@@ -1,9 +1,9 @@
 """What a death means: who is blamed when the holder of a chunk dies or hangs.
 
 A death with a committed marker makes a suspect of that pair, which is judged last and alone, on another slot if there
-is one. Its second death there names it, if that was surely the process's own doing or the pair was in hand at the
-chunk's first death, too; otherwise (a bare SIGKILL, which may come from anybody) its third. A death without a marker
-(loading, claiming, recording, a pair of a full-speed run) blames no pair.
+is one. Its second death there names it, if that was surely the process's own doing. A bare SIGKILL may come from
+anybody: such a death names the pair that was in hand at the chunk's first bare SIGKILL, too, and any other pair at its
+third. A death without a marker (loading, claiming, recording, a pair of a full-speed run) blames no pair.
 """
 
 from collections.abc import Mapping
@@ -95,7 +95,8 @@ def bury(connection: Connection, chunk: Mapping[str, Any], death: Death, *, max_
     elif chunk["marker_row"] is None:
         deaths += 1
         state = ChunkState.PARKED if deaths >= max_deaths else ChunkState.PENDING
-        hand = {} if death.hand is None else dict(zip(("hand_first", "hand_last"), death.hand, strict=True))
+        if death.hand is not None and not death.certain:  # what surely was a crash says nothing about later kills
+            hand = dict(zip(("hand_first", "hand_last"), death.hand, strict=True))
     else:
         _suspect(connection, chunk, death)
     connection.execute(
