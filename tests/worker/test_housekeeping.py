@@ -106,7 +106,7 @@ def test_a_stuck_process_that_has_left_meanwhile_costs_no_round(
     """Between the look at the board and the kill it may be gone; the chunks that wait are fed all the same."""
     gone = subprocess.Popen(["true"])
     gone.wait()
-    quick = changed(sqlite_settings, feed_every_s=0.05, lease_s=0.2, pair_limit_s=0.1)
+    quick = changed(sqlite_settings, feed_every_s=0.05, lease_s=3, pair_limit_s=2)
     asked: list[int] = []
 
     def stuck() -> list[int]:
