@@ -1,0 +1,77 @@
+"""What a ledger promises at every moment, told without the reference; and what the feed may send."""
+
+from collections.abc import Container, Sequence
+from typing import Any
+
+from tests.support.ledger_reference import Chunk, Reference
+
+DEADLY = ("decoder_crashed", "worker_died", "timed_out")
+
+
+class Promises:
+    """Remembers what may not change any more."""
+
+    def __init__(self) -> None:
+        self._verdicts: dict[tuple[str, int], Any] = {}
+        self._cancelled: set[tuple[str, int]] = set()
+
+    def check(self, ledger: dict[str, Any]) -> None:
+        """Raises AssertionError when a promise is broken."""
+        for name, batch in ledger.items():
+            self._sums(batch)
+            for row, outcome in batch["outcomes"].items():
+                if outcome[0] in ("Yes", "No", "Maybe"):
+                    assert self._verdicts.setdefault((name, row), outcome) == outcome, "a verdict has changed"
+            for number, chunk in batch["chunks"].items():
+                assert (name, number) not in self._cancelled or chunk["state"] == "cancelled", "revived"
+                if chunk["state"] == "cancelled":
+                    self._cancelled.add((name, number))
+        for name, row in self._verdicts:
+            assert row in ledger[name]["outcomes"], "a verdict is gone"
+
+    @staticmethod
+    def _sums(batch: dict[str, Any]) -> None:
+        seen = batch["progress"]
+        judged = seen["Yes"] + seen["No"] + seen["Maybe"] + seen["failed"]
+        assert seen["submitted"] == judged + seen["cancelled"] + seen["remaining"]
+        assert judged == len(batch["outcomes"])
+        assert set(batch["outcomes"]) <= set(batch["pairs"])
+
+
+def check_fed(
+    reference: Reference,
+    told: Sequence[tuple[str, int]],
+    *,
+    model: str,
+    window: int,
+    resend_s: int,
+    drained: Container[str],
+) -> None:
+    """What was fed was due; raises AssertionError otherwise."""
+    assert len(set(told)) == len(told), "a chunk was sent twice at once"
+    ours = {
+        (name, number): chunk
+        for name, batch in reference.batches.items()
+        if (batch.state, batch.model) == ("open", model)
+        for number, chunk in batch.chunks.items()
+    }
+    for lane in ("interactive", "bulk"):
+        of_lane = {key: chunk for key, chunk in ours.items() if reference.batches[key[0]].lane == lane}
+        chosen = {key for key in told if key in of_lane}
+        sent = {key for key, chunk in of_lane.items() if chunk.state == "sent"}
+        pending = {key for key, chunk in of_lane.items() if chunk.state == "pending"}
+        lost = {key for key in sent if _is_lost(of_lane[key], reference.now, resend_s)}
+        assert chosen & sent == (lost if lane in drained else set())
+        assert len(chosen & pending) == max(0, min(window - len(sent), len(pending)))
+        _in_order(reference, chosen & pending, pending - chosen)
+    assert all(key in ours for key in told)
+
+
+def _in_order(reference: Reference, chosen: set[tuple[str, int]], left: set[tuple[str, int]]) -> None:
+    last = min((reference.batches[name].priority for name, _ in chosen), default=None)
+    first = max((reference.batches[name].priority for name, _ in left), default=None)
+    assert last is None or first is None or last >= first, "a chunk of a lower priority went first"
+
+
+def _is_lost(chunk: Chunk, now: int, resend_s: int) -> bool:
+    return now - chunk.sent_at > resend_s * 2 ** min(chunk.sends - 1, 2)

@@ -1,0 +1,247 @@
+"""The ledger in plain Python, as docs/architecture.md tells it: no SQL, no processes, and a clock that is set by hand.
+
+tests/db/test_ledger_machine.py does the same to this and to a real ledger and compares them whole. It stays readable by
+being slow and by trusting its caller; it imports nothing of db/.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tests.support.row_fates import Line, fates
+
+OTHER_HOSTS_WAIT_S = 5
+DEATHS_TO_NAME = 2
+UNFINISHED = ("pending", "sent", "running", "parked")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What became of a pair: a label or a failure's code, and by whom."""
+
+    told: str
+    attempt: int
+    worker: str
+
+    @property
+    def is_verdict(self) -> bool:
+        return self.told in ("Yes", "No", "Maybe")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a claim hands out."""
+
+    batch: str
+    chunk: int
+    token: int
+    attempt: int
+    careful: bool
+    rows: tuple[int, ...]
+    suspects: frozenset[int]
+    worker: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Chunk:
+    """Some rows, and who works on them."""
+
+    rows: range
+    state: str
+    attempts: int = 0
+    deaths: int = 0
+    sends: int = 0
+    sent_at: int = 0
+    fenced: int = 0
+    token: int | None = None
+    worker: str = ""
+    claimed: bool = False
+    until: int | None = None
+    marker: tuple[int, str] | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """Pairs and what became of them."""
+
+    model: str
+    lane: str
+    tenant: str
+    priority: int
+    lines: Sequence[Line]
+    chunk_pairs: int
+    state: str = "registering"
+    chunks: dict[int, Chunk] = field(default_factory=dict)
+    pairs: set[int] = field(default_factory=set)
+    outcomes: dict[int, Ending] = field(default_factory=dict)
+    suspects: dict[int, int] = field(default_factory=dict)
+
+    def unjudged(self, chunk: Chunk) -> tuple[int, ...]:
+        return tuple(row for row in chunk.rows if row in self.pairs and row not in self.outcomes)
+
+    def counts(self, rows: Sequence[int]) -> Counter[str]:
+        ended = [self.outcomes[row] for row in rows if row in self.outcomes]
+        return Counter(ending.told if ending.is_verdict else "failed" for ending in ended)
+
+
+class Reference:
+    """Every operation of the ledger; `dead` and `far` are workers that are proved dead, and those of another host."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.batches: dict[str, Batch] = {}
+        self.dead: set[str] = set()
+        self.far: set[str] = set()
+        self._tokens = 0
+
+    def add_slice(self, name: str, rows: range) -> None:
+        """Commit rows with their chunks; a row that cannot be judged fails at once, one that repeats another is none."""
+        batch = self.batches[name]
+        told = fates(batch.lines)
+        for first in range(rows.start, rows.stop, batch.chunk_pairs):
+            covered = range(first, min(rows.stop, first + batch.chunk_pairs))
+            held = [row for row in covered if row in told]
+            failed = {row: told[row] for row in held if told[row] != "good"}
+            batch.pairs |= set(held)
+            batch.outcomes |= {row: Ending(told=code, attempt=0, worker="producer") for row, code in failed.items()}
+            state = "done" if len(failed) == len(held) else "pending"
+            batch.chunks[first // batch.chunk_pairs] = Chunk(rows=covered, state=state)
+
+    def claim(self, name: str, number: int, *, worker: str, model: str, lease_s: int, max_deaths: int) -> Held | str:
+        """A pending or sent chunk, or one whose holder is this very process, or is proved dead; otherwise why not."""
+        batch = self.batches.get(name)
+        if batch is None:
+            return "unknown"
+        if batch.model != model:
+            return "other_model"
+        if batch.state != "open":
+            return "cancelled" if batch.state == "cancelled" else "not_open"
+        chunk = batch.chunks[number]
+        if chunk.state == "running" and chunk.worker != worker:
+            if chunk.worker not in self.dead:
+                return "held"
+            self._bury(batch, chunk, stuck=False, max_deaths=max_deaths)
+        if chunk.state in ("done", "cancelled", "parked"):
+            return chunk.state
+        waiting = batch.unjudged(chunk)
+        if not waiting:
+            chunk.state = "done"
+            return "done"
+        self._tokens += 1
+        chunk.state, chunk.worker, chunk.token, chunk.until = "running", worker, self._tokens, self.now + lease_s
+        chunk.attempts, chunk.sends, chunk.marker, chunk.claimed = chunk.attempts + 1, 0, None, True
+        suspected = frozenset(batch.suspects) & frozenset(chunk.rows)
+        return Held(
+            batch=name,
+            chunk=number,
+            token=self._tokens,
+            attempt=chunk.attempts,
+            careful=chunk.deaths > 0 or bool(suspected),
+            rows=waiting,
+            suspects=suspected,
+            worker=worker,
+        )
+
+    def renew(self, held: Held, *, lease_s: int, marker: tuple[int, str] | None = None) -> bool:
+        """A longer lease, with a marker if one is given; False when the claim is not valid any more."""
+        chunk = self._chunk(held)
+        if chunk is None or chunk.state != "running" or chunk.token != held.token:
+            return False
+        chunk.until, chunk.marker = self.now + lease_s, marker or chunk.marker
+        return True
+
+    def record(self, held: Held, told: Mapping[int, str], *, lease_s: int) -> str:
+        """Outcomes, with a valid token alone; what a pair has already, it keeps."""
+        chunk = self._chunk(held)
+        if chunk is None:
+            return "fenced"
+        if chunk.token != held.token or chunk.state not in ("running", "done"):
+            chunk.fenced += 1
+            return "fenced"
+        if chunk.state == "done":
+            return "done"
+        batch = self.batches[held.batch]
+        for row, one in told.items():
+            batch.outcomes.setdefault(row, Ending(told=one, attempt=held.attempt, worker=held.worker))
+            batch.suspects.pop(row, None)
+        chunk.marker = None
+        chunk.state = "running" if batch.unjudged(chunk) else "done"
+        chunk.until = self.now + lease_s if chunk.state == "running" else None
+        return "kept" if chunk.state == "running" else "done"
+
+    def release(self, held: Held, *, charge: bool, max_deaths: int) -> str | None:
+        """Give the chunk back; charged, it is a death that blames no pair, and otherwise the attempt never was."""
+        chunk = self._chunk(held)
+        if chunk is None or chunk.state != "running" or chunk.token != held.token:
+            return None
+        chunk.attempts, chunk.deaths = chunk.attempts - (not charge), chunk.deaths + charge
+        self._free(chunk, "parked" if charge and chunk.deaths >= max_deaths else "pending")
+        return chunk.state
+
+    def sweep(self, *, trust_leases: bool, overdue: frozenset[str], max_deaths: int) -> set[tuple[str, int, str, bool]]:
+        """Take the chunks of the dead, and of those whose lease has ended; who lives on this host is stuck."""
+        buried = set()
+        for name, batch in self.batches.items():
+            for number, chunk in batch.chunks.items():
+                if chunk.state != "running" or chunk.until is None:
+                    continue
+                patience = OTHER_HOSTS_WAIT_S if chunk.worker in self.far else 0
+                expired = self.now > chunk.until + patience
+                if chunk.worker in self.dead or (trust_leases and expired):
+                    stuck = chunk.worker in overdue or chunk.worker not in self.dead | self.far
+                    self._bury(batch, chunk, stuck=stuck, max_deaths=max_deaths)
+                    buried.add((name, number, "stuck" if stuck else "died", chunk.state == "parked"))
+        return buried
+
+    def unpark(self) -> int:
+        """Everything parked starts anew, but for what is cancelled."""
+        open_batches = [batch for batch in self.batches.values() if batch.state == "open"]
+        parked = [chunk for batch in open_batches for chunk in batch.chunks.values() if chunk.state == "parked"]
+        for chunk in parked:
+            chunk.state, chunk.deaths, chunk.sends = "pending", 0, 0
+        return len(parked)
+
+    def cancel(self, name: str) -> int:
+        """What has no outcome gets none; returns how many pairs that is."""
+        batch = self.batches[name]
+        unfinished = [chunk for chunk in batch.chunks.values() if chunk.state in UNFINISHED]
+        left = sum(len(batch.unjudged(chunk)) for chunk in unfinished)
+        if left or batch.state == "registering":
+            batch.state = "cancelled"
+            for chunk in unfinished:
+                self._free(chunk, "cancelled")
+        return left
+
+    def sent(self, name: str, number: int) -> None:
+        """A message is out."""
+        chunk = self.batches[name].chunks[number]
+        chunk.state, chunk.sent_at, chunk.sends = "sent", self.now, chunk.sends + 1
+
+    def unsend(self, name: str, number: int) -> None:
+        """The message could not be sent."""
+        chunk = self.batches[name].chunks[number]
+        if chunk.state == "sent":
+            chunk.state, chunk.sends = "pending", chunk.sends - 1
+
+    def _chunk(self, held: Held) -> Chunk | None:
+        return self.batches[held.batch].chunks.get(held.chunk)
+
+    def _bury(self, batch: Batch, chunk: Chunk, *, stuck: bool, max_deaths: int) -> None:
+        """A death with a marker makes a suspect, the second one names it; one without blames no pair."""
+        state = "pending"
+        if chunk.marker is None:
+            chunk.deaths += 1
+            state = "parked" if chunk.deaths >= max_deaths else "pending"
+        else:
+            row, stage = chunk.marker
+            deaths = batch.suspects.pop(row, 0) + 1
+            if deaths < DEATHS_TO_NAME:
+                batch.suspects[row] = deaths
+            else:
+                code = "timed_out" if stuck else {"decode": "decoder_crashed"}.get(stage, "worker_died")
+                batch.outcomes[row] = Ending(told=code, attempt=chunk.attempts, worker=chunk.worker)
+        self._free(chunk, state)
+
+    @staticmethod
+    def _free(chunk: Chunk, state: str) -> None:
+        chunk.state, chunk.token, chunk.until, chunk.marker = state, None, None, None

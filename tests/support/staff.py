@@ -1,0 +1,52 @@
+"""Those who claim: processes of this host that really live and really die, and some that nobody here can examine."""
+
+import subprocess
+from dataclasses import replace
+
+from audit.holder import Holder, start_ticks, this_process
+
+HERE = ("here-0", "here-1")
+FAR = ("other-host", "other-boot")
+SEATS = (*HERE, *FAR)
+
+
+class Staff:
+    """One worker a seat at a time; who has died is followed by somebody new, with a new name and process number."""
+
+    def __init__(self) -> None:
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._numbers = dict.fromkeys(SEATS, 0)
+
+    def name(self, seat: str) -> str:
+        """The present worker's name."""
+        return f"{seat}#{self._numbers[seat]}"
+
+    def holder(self, seat: str) -> Holder:
+        """The present worker's process."""
+        me = this_process()
+        if seat in FAR:
+            there = {"host": "another-host"} if seat == "other-host" else {"boot": "yesterday"}
+            return replace(me, started=self._numbers[seat], **there)
+        if seat not in self._processes:
+            self._processes[seat] = subprocess.Popen(["sleep", "86400"])
+        pid = self._processes[seat].pid
+        return replace(me, pid=pid, started=start_ticks(pid) or 0)
+
+    def die(self, seat: str) -> str:
+        """End the present worker, for good; returns its name."""
+        name = self.name(seat)
+        self._numbers[seat] += 1
+        if seat in self._processes:
+            self._end(self._processes.pop(seat))
+        return name
+
+    def close(self) -> None:
+        """Send everybody home."""
+        for process in self._processes.values():
+            self._end(process)
+        self._processes.clear()
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait(timeout=60)
