@@ -7,13 +7,22 @@ times that are written in its rows into the past, which comes to the same.
 from dataclasses import replace
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import text
 
+from audit.errors import UsageError
 from audit.message import ChunkMessage, Lane
 from audit.pair import BatchId, ChunkNumber, Row
-from audit.verdict import Failure, Outcome, Scores, Verdict
 from db.cancel import cancel_batch
 from db.claim import claim
 from db.engine import Database
@@ -21,30 +30,30 @@ from db.feed import Doorbell, feed, unsend
 from db.lease import Claim, Claimant, mark, release, renew
 from db.record import record
 from db.register import add_slice, discard, find_or_create, open_batch
+from db.retry import retry_failures
 from db.sweep import Rules, sweep, unpark
 from tests.support.claims import PROVENANCE
+from tests.support.ledger_deeds import (
+    LEASE_S,
+    MAX_DEATHS,
+    MODELS,
+    MOMENT_S,
+    RESEND_S,
+    deeds,
+    lines,
+    numbers,
+    outcome_of,
+    seats,
+    stages,
+    tolds,
+)
 from tests.support.ledger_promises import Promises, check_fed
-from tests.support.ledger_reference import Batch, Held, Reference
+from tests.support.ledger_reference import Reference
+from tests.support.ledger_reference_values import Batch, Held
 from tests.support.ledger_whole import differences, whole_ledger, whole_reference
 from tests.support.registering import NEW, entry
 from tests.support.row_fates import Line
-from tests.support.staff import FAR, HERE, SEATS, Staff
-
-LEASE_S, RESEND_S, MOMENT_S = 100_000, 105_000, 40_000
-"""No sum of moments is near a lease's end, nor near 1, 2 or 4 times RESEND_S: a slow machine changes nothing."""
-MAX_DEATHS = 3
-MODELS = ("demo", "another")
-
-lines = st.lists(
-    st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("xxxxy"), st.sampled_from([False] * 9 + [True])),
-    min_size=1,
-    max_size=7,
-)
-numbers = st.integers(0, 3)
-seats = st.sampled_from(SEATS)
-tolds = st.dictionaries(numbers, st.sampled_from(["Yes", "No", "Maybe", "image_empty"]), max_size=4)
-stages = st.sampled_from(["decode", "judge"])
-deeds = st.lists(st.one_of(st.tuples(numbers, stages), tolds), max_size=4)
+from tests.support.staff import FAR, HERE, Staff
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -153,7 +162,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Careful mode: before a pair is touched, it is written down."""
         real, held = one
         batch = self.reference.batches[held.batch]
-        rows = [row for row in held.rows if row not in batch.outcomes]
+        rows = [row for row in held.rows if row not in batch.outcomes or row in batch.retries & held.retried]
         if not rows:
             return
         row = rows[number % len(rows)]
@@ -165,7 +174,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Some outcomes or all; also twice, and by those who were taken for dead."""
         real, held = one
         chosen = {held.rows[number % len(held.rows)]: label for number, label in told.items()}
-        results = [_outcome(row, label) for row, label in chosen.items()]
+        results = [outcome_of(row, label) for row, label in chosen.items()]
         expected = self.reference.record(held, chosen, lease_s=LEASE_S)
         assert record(self.database, real, results) == expected
 
@@ -212,6 +221,17 @@ class LedgerMachine(RuleBasedStateMachine):
         if name in self.ids:
             assert cancel_batch(self.database, self.ids[name]) == self.reference.cancel(name)
 
+    @rule(name=batches, code=st.sampled_from([None, None, "image_empty", "worker_died"]))
+    def retry(self, name: str, code: str | None) -> None:
+        """A person has mended the cause of failures, or hopes so."""
+        if name not in self.ids:
+            return
+        try:
+            asked: int | str = retry_failures(self.database, self.ids[name], code=code)
+        except UsageError as refused:
+            asked = refused.code
+        assert asked == self.reference.retry(name, code)
+
     @invariant()
     def the_ledger_is_as_the_reference_says(self) -> None:
         names = {batch: name for name, batch in self.ids.items()}
@@ -230,9 +250,7 @@ class LedgerMachine(RuleBasedStateMachine):
         options = {key: getattr(given, key) for key in ("tenant", "model", "priority")}
         found = find_or_create(self.database, replace(NEW, key=name, lane=Lane(given.lane), **options))
         self.ids[name] = found.batch
-        batch = self.reference.batches.setdefault(
-            name, replace(given, chunks={}, pairs=set(), outcomes={}, suspects={})
-        )
+        batch = self.reference.batches.setdefault(name, given.unregistered())
         done = sum(len(chunk.rows) for chunk in batch.chunks.values())
         assert (found.state, found.next_row) == (batch.state, done)
         if batch.state != "registering":
@@ -264,8 +282,8 @@ class LedgerMachine(RuleBasedStateMachine):
             assert got == expected
             return None
         rows = tuple(int(pair.row) for pair in got.pairs)
-        told = (got.attempt, got.careful, rows, got.suspects)
-        assert told == (expected.attempt, expected.careful, expected.rows, expected.suspects)
+        told = (got.attempt, got.careful, rows, got.suspects, got.retried)
+        assert told == (expected.attempt, expected.careful, expected.rows, expected.suspects, expected.retried)
         self.tokens[got.token] = expected.token
         return got, expected
 
@@ -273,9 +291,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.database.transact(lambda connection: connection.execute(text(statement)))
 
 
-def _outcome(row: int, told: str) -> Outcome:
-    likely = {"Yes": (0.8, 0.1, 0.1), "No": (0.1, 0.8, 0.1), "Maybe": (0.1, 0.1, 0.8)}.get(told)
-    if likely is None:
-        return Outcome(row=Row(row), result=Failure(code=told, detail="zero bytes"))
-    scores = dict(zip(("p_yes", "p_no", "p_maybe"), likely, strict=True))
-    return Outcome(row=Row(row), result=Verdict(scores=Scores(**scores)))
+def run_machine(database: Database, staff: Staff, limits: settings) -> None:
+    """So many examples; what fails is shrunk, and printed with what repeats it."""
+
+    class Machine(LedgerMachine):
+        def __init__(self) -> None:
+            super().__init__(database, staff)
+
+    run_state_machine_as_test(Machine, settings=limits)

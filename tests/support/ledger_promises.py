@@ -3,7 +3,8 @@
 from collections.abc import Container, Sequence
 from typing import Any
 
-from tests.support.ledger_reference import Chunk, Reference
+from tests.support.ledger_reference import Reference
+from tests.support.ledger_reference_values import Chunk
 
 DEADLY = ("decoder_crashed", "worker_died", "timed_out")
 
@@ -74,4 +75,5 @@ def _in_order(reference: Reference, chosen: set[tuple[str, int]], left: set[tupl
 
 
 def _is_lost(chunk: Chunk, now: int, resend_s: int) -> bool:
-    return now - chunk.sent_at > resend_s * 2 ** min(chunk.sends - 1, 2)
+    patience_s: int = resend_s * 2 ** min(chunk.sends - 1, 2)
+    return now - chunk.sent_at > patience_s

@@ -4,84 +4,14 @@ tests/db/test_ledger_machine.py does the same to this and to a real ledger and c
 being slow and by trusting its caller; it imports nothing of db/.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
-from tests.support.row_fates import Line, fates
+from tests.support.ledger_reference_values import Batch, Chunk, Ending, Held
+from tests.support.row_fates import fates
 
 OTHER_HOSTS_WAIT_S = 5
 DEATHS_TO_NAME = 2
 UNFINISHED = ("pending", "sent", "running", "parked")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """What became of a pair: a label or a failure's code, and by whom."""
-
-    told: str
-    attempt: int
-    worker: str
-
-    @property
-    def is_verdict(self) -> bool:
-        return self.told in ("Yes", "No", "Maybe")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What a claim hands out."""
-
-    batch: str
-    chunk: int
-    token: int
-    attempt: int
-    careful: bool
-    rows: tuple[int, ...]
-    suspects: frozenset[int]
-    worker: str
-
-
-@dataclass(slots=True, kw_only=True)
-class Chunk:
-    """Some rows, and who works on them."""
-
-    rows: range
-    state: str
-    attempts: int = 0
-    deaths: int = 0
-    sends: int = 0
-    sent_at: int = 0
-    fenced: int = 0
-    token: int | None = None
-    worker: str = ""
-    claimed: bool = False
-    until: int | None = None
-    marker: tuple[int, str] | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class Batch:
-    """Pairs and what became of them."""
-
-    model: str
-    lane: str
-    tenant: str
-    priority: int
-    lines: Sequence[Line]
-    chunk_pairs: int
-    state: str = "registering"
-    chunks: dict[int, Chunk] = field(default_factory=dict)
-    pairs: set[int] = field(default_factory=set)
-    outcomes: dict[int, Ending] = field(default_factory=dict)
-    suspects: dict[int, int] = field(default_factory=dict)
-
-    def unjudged(self, chunk: Chunk) -> tuple[int, ...]:
-        return tuple(row for row in chunk.rows if row in self.pairs and row not in self.outcomes)
-
-    def counts(self, rows: Sequence[int]) -> Counter[str]:
-        ended = [self.outcomes[row] for row in rows if row in self.outcomes]
-        return Counter(ending.told if ending.is_verdict else "failed" for ending in ended)
 
 
 class Reference:
@@ -95,7 +25,7 @@ class Reference:
         self._tokens = 0
 
     def add_slice(self, name: str, rows: range) -> None:
-        """Commit rows with their chunks; a row that cannot be judged fails at once, one that repeats another is none."""
+        """Commit rows with their chunks: a row that cannot be judged fails at once, one that repeats is left out."""
         batch = self.batches[name]
         told = fates(batch.lines)
         for first in range(rows.start, rows.stop, batch.chunk_pairs):
@@ -110,20 +40,20 @@ class Reference:
     def claim(self, name: str, number: int, *, worker: str, model: str, lease_s: int, max_deaths: int) -> Held | str:
         """A pending or sent chunk, or one whose holder is this very process, or is proved dead; otherwise why not."""
         batch = self.batches.get(name)
-        if batch is None:
-            return "unknown"
-        if batch.model != model:
-            return "other_model"
-        if batch.state != "open":
-            return "cancelled" if batch.state == "cancelled" else "not_open"
-        chunk = batch.chunks[number]
+        refusal = _refused(batch, model)
+        if batch is None or refusal:
+            return refusal
+        chunk = batch.chunks.get(number)
+        if chunk is None:
+            return "held"
         if chunk.state == "running" and chunk.worker != worker:
             if chunk.worker not in self.dead:
                 return "held"
             self._bury(batch, chunk, stuck=False, max_deaths=max_deaths)
         if chunk.state in ("done", "cancelled", "parked"):
             return chunk.state
-        waiting = batch.unjudged(chunk)
+        retried = batch.retried(chunk)
+        waiting = sorted(retried.union(batch.unjudged(chunk)))
         if not waiting:
             chunk.state = "done"
             return "done"
@@ -137,8 +67,9 @@ class Reference:
             token=self._tokens,
             attempt=chunk.attempts,
             careful=chunk.deaths > 0 or bool(suspected),
-            rows=waiting,
+            rows=tuple(waiting),
             suspects=suspected,
+            retried=retried,
             worker=worker,
         )
 
@@ -152,22 +83,28 @@ class Reference:
 
     def record(self, held: Held, told: Mapping[int, str], *, lease_s: int) -> str:
         """Outcomes, with a valid token alone; what a pair has already, it keeps."""
+        batch = self.batches.get(held.batch)
         chunk = self._chunk(held)
-        if chunk is None:
+        if batch is None or chunk is None:
             return "fenced"
-        if chunk.token != held.token or chunk.state not in ("running", "done"):
+        if chunk.token != held.token or not self._may_record(chunk):
             chunk.fenced += 1
             return "fenced"
         if chunk.state == "done":
             return "done"
-        batch = self.batches[held.batch]
         for row, one in told.items():
-            batch.outcomes.setdefault(row, Ending(told=one, attempt=held.attempt, worker=held.worker))
-            batch.suspects.pop(row, None)
+            ending = Ending(told=one, attempt=held.attempt, worker=held.worker)
+            batch.end(row, ending, replace=row in held.retried)
+        if chunk.state == "cancelled":
+            return "cancelled"
         chunk.marker = None
-        chunk.state = "running" if batch.unjudged(chunk) else "done"
-        chunk.until = self.now + lease_s if chunk.state == "running" else None
-        return "kept" if chunk.state == "running" else "done"
+        if batch.unjudged(chunk) or batch.retried(chunk) & held.retried:
+            chunk.until = self.now + lease_s
+            return "kept"
+        chunk.state, chunk.until = "done", None
+        if batch.retried(chunk):  # asked for meanwhile
+            _start_anew(chunk)
+        return "done"
 
     def release(self, held: Held, *, charge: bool, max_deaths: int) -> str | None:
         """Give the chunk back; charged, it is a death that blames no pair, and otherwise the attempt never was."""
@@ -175,7 +112,7 @@ class Reference:
         if chunk is None or chunk.state != "running" or chunk.token != held.token:
             return None
         chunk.attempts, chunk.deaths = chunk.attempts - (not charge), chunk.deaths + charge
-        self._free(chunk, "parked" if charge and chunk.deaths >= max_deaths else "pending")
+        _free(chunk, "parked" if charge and chunk.deaths >= max_deaths else "pending")
         return chunk.state
 
     def sweep(self, *, trust_leases: bool, overdue: frozenset[str], max_deaths: int) -> set[tuple[str, int, str, bool]]:
@@ -202,15 +139,35 @@ class Reference:
         return len(parked)
 
     def cancel(self, name: str) -> int:
-        """What has no outcome gets none; returns how many pairs that is."""
+        """What has no outcome gets none, but for what a holder has judged already; returns how many pairs that is."""
         batch = self.batches[name]
+        batch.retries.clear()
+        for chunk in batch.chunks.values():
+            if chunk.state in UNFINISHED and not batch.unjudged(chunk):
+                _free(chunk, "done")
         unfinished = [chunk for chunk in batch.chunks.values() if chunk.state in UNFINISHED]
-        left = sum(len(batch.unjudged(chunk)) for chunk in unfinished)
-        if left or batch.state == "registering":
-            batch.state = "cancelled"
-            for chunk in unfinished:
-                self._free(chunk, "cancelled")
-        return left
+        if not unfinished and batch.state != "registering":
+            return 0
+        batch.state = "cancelled"
+        for chunk in unfinished:
+            if chunk.state == "running":  # its token stays: what it has judged it may record
+                chunk.state, chunk.marker = "cancelled", None
+            else:
+                _free(chunk, "cancelled")
+        return sum(len(batch.unjudged(chunk)) for chunk in unfinished)
+
+    def retry(self, name: str, code: str | None) -> int | str:
+        """Failures that were judged are judged again, and stand until they are; their chunks start anew."""
+        batch = self.batches[name]
+        if batch.state != "open":
+            return "batch_cancelled" if batch.state == "cancelled" else "batch_unfinished"
+        failed = {row for row, one in batch.outcomes.items() if not one.is_verdict and one.attempt}
+        asked = {row for row in failed - batch.retries if code in (None, batch.outcomes[row].told)}
+        batch.retries |= asked
+        for chunk in batch.chunks.values():
+            if chunk.state == "done" and asked.intersection(chunk.rows):
+                _start_anew(chunk)
+        return len(asked)
 
     def sent(self, name: str, number: int) -> None:
         """A message is out."""
@@ -224,7 +181,13 @@ class Reference:
             chunk.state, chunk.sends = "pending", chunk.sends - 1
 
     def _chunk(self, held: Held) -> Chunk | None:
-        return self.batches[held.batch].chunks.get(held.chunk)
+        batch = self.batches.get(held.batch)
+        return None if batch is None else batch.chunks.get(held.chunk)
+
+    def _may_record(self, chunk: Chunk) -> bool:
+        if chunk.state == "cancelled":
+            return chunk.until is not None and self.now < chunk.until
+        return chunk.state in ("running", "done")
 
     def _bury(self, batch: Batch, chunk: Chunk, *, stuck: bool, max_deaths: int) -> None:
         """A death with a marker makes a suspect, the second one names it; one without blames no pair."""
@@ -239,9 +202,22 @@ class Reference:
                 batch.suspects[row] = deaths
             else:
                 code = "timed_out" if stuck else {"decode": "decoder_crashed"}.get(stage, "worker_died")
-                batch.outcomes[row] = Ending(told=code, attempt=chunk.attempts, worker=chunk.worker)
-        self._free(chunk, state)
+                batch.end(row, Ending(told=code, attempt=chunk.attempts, worker=chunk.worker), replace=True)
+        _free(chunk, state)
 
-    @staticmethod
-    def _free(chunk: Chunk, state: str) -> None:
-        chunk.state, chunk.token, chunk.until, chunk.marker = state, None, None, None
+
+def _refused(batch: Batch | None, model: str) -> str:
+    if batch is None:
+        return "unknown"
+    if batch.model != model:
+        return "other_model"
+    return {"open": "", "cancelled": "cancelled", "registering": "not_open"}[batch.state]
+
+
+def _free(chunk: Chunk, state: str) -> None:
+    chunk.state, chunk.token, chunk.until, chunk.marker = state, None, None, None
+
+
+def _start_anew(chunk: Chunk) -> None:
+    _free(chunk, "pending")
+    chunk.attempts, chunk.deaths, chunk.sends = 0, 0, 0

@@ -10,7 +10,8 @@ from db import tables
 from db.engine import Database, db_now
 from db.exports import outcomes
 from db.queries import Progress, list_batches
-from tests.support.ledger_reference import Batch, Chunk, Reference
+from tests.support.ledger_reference import Reference
+from tests.support.ledger_reference_values import Batch, Chunk
 
 Whole = dict[str, Any]
 """What is told of a batch, by a name of it."""
@@ -24,18 +25,23 @@ def whole_ledger(database: Database, names: Mapping[BatchId, str], tokens: Mappi
     with database.reading() as connection:
         now = float(connection.scalar(select(db_now())) or 0)
         states = {row["id"]: row["state"] for row in _rows(connection, tables.batches)}
-        found = {name: {"state": states.get(batch), "chunks": {}} for batch, name in names.items()}
+        found: Whole = {name: {"state": states.get(batch), "chunks": {}} for batch, name in names.items()}
         for chunk in _rows(connection, tables.chunks):
             found[names[chunk["batch"]]]["chunks"][chunk["number"]] = _chunk_in_sql(chunk, now, tokens)
         for what, table, value in (
             ("pairs", tables.pairs, lambda row: True),
             ("outcomes", tables.outcomes, _outcome),
             ("suspects", tables.suspects, lambda row: row["deaths"]),
+            ("retries", tables.retries, lambda row: True),
         ):
             for name in names.values():
                 found[name][what] = {}
             for row in _rows(connection, table):
                 found[names[row["batch"]]][what][row["row"]] = value(row)
+        for name in names.values():
+            found[name]["history"] = {}
+        for row in _rows(connection, tables.failure_history, tables.failure_history.c.replaced_at):
+            found[names[row["batch"]]]["history"].setdefault(row["row"], []).append(row["failure_code"])
     for seen in list_batches(database, limit=len(names)):
         found[names[seen.batch]]["progress"] = _progress(seen)
     for batch, name in names.items():
@@ -58,8 +64,8 @@ def differences(seen: Any, expected: Any, where: str = "") -> Iterator[str]:
         yield f"{where}: the ledger has {seen!r}, the reference {expected!r}"
 
 
-def _rows(connection: Connection, table: Table) -> Iterator[Mapping[str, Any]]:
-    yield from connection.execute(select(table)).mappings()
+def _rows(connection: Connection, table: Table, *order: Any) -> Iterator[Mapping[str, Any]]:
+    yield from map(dict, connection.execute(select(table).order_by(*order)).mappings())
 
 
 def _chunk_in_sql(row: Mapping[str, Any], now: float, tokens: Mapping[str, int]) -> Mapping[str, Any]:
@@ -93,6 +99,8 @@ def _batch(batch: Batch, now: int) -> Whole:
         "pairs": dict.fromkeys(batch.pairs, True),
         "outcomes": told,
         "suspects": dict(batch.suspects),
+        "retries": dict.fromkeys(batch.retries, True),
+        "history": {row: list(codes) for row, codes in batch.history.items()},
         "progress": _expected_progress(batch),
         "flagged": {row for row, one in batch.outcomes.items() if one.told == "No"},
     }

@@ -24,9 +24,10 @@ class Staff:
     def holder(self, seat: str) -> Holder:
         """The present worker's process."""
         me = this_process()
-        if seat in FAR:
-            there = {"host": "another-host"} if seat == "other-host" else {"boot": "yesterday"}
-            return replace(me, started=self._numbers[seat], **there)
+        if seat == "other-host":
+            return replace(me, host="another-host", started=self._numbers[seat])
+        if seat == "other-boot":
+            return replace(me, boot="yesterday", started=self._numbers[seat])
         if seat not in self._processes:
             self._processes[seat] = subprocess.Popen(["sleep", "86400"])
         pid = self._processes[seat].pid

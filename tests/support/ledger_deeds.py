@@ -1,0 +1,32 @@
+"""What may be done to a ledger, as hypothesis draws it; and how long things take there."""
+
+from hypothesis import strategies as st
+
+from audit.pair import Row
+from audit.verdict import Failure, Outcome, Scores, Verdict
+from tests.support.staff import SEATS
+
+LEASE_S, RESEND_S, MOMENT_S = 100_000, 105_000, 40_000
+"""No sum of moments is near a lease's end, nor near 1, 2 or 4 times RESEND_S: a slow machine changes nothing."""
+MAX_DEATHS = 3
+MODELS = ("demo", "another")
+
+lines = st.lists(
+    st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("xxxxy"), st.sampled_from([False] * 9 + [True])),
+    min_size=1,
+    max_size=7,
+)
+numbers = st.integers(0, 3)
+seats = st.sampled_from(SEATS)
+tolds = st.dictionaries(numbers, st.sampled_from(["Yes", "No", "Maybe", "image_empty"]), max_size=4)
+stages = st.sampled_from(["decode", "judge"])
+deeds = st.lists(st.one_of(st.tuples(numbers, stages), tolds), max_size=4)
+
+
+def outcome_of(row: int, told: str) -> Outcome:
+    """The outcome that says so: a label, or a failure's code."""
+    likely = {"Yes": (0.8, 0.1, 0.1), "No": (0.1, 0.8, 0.1), "Maybe": (0.1, 0.1, 0.8)}.get(told)
+    if likely is None:
+        return Outcome(row=Row(row), result=Failure(code=told, detail="zero bytes"))
+    scores = dict(zip(("p_yes", "p_no", "p_maybe"), likely, strict=True))
+    return Outcome(row=Row(row), result=Verdict(scores=Scores(**scores)))
