@@ -23,10 +23,13 @@ from sqlalchemy import text
 from audit.errors import UsageError
 from audit.message import ChunkMessage, Lane
 from audit.pair import BatchId, ChunkNumber, Row
+from audit.redis_lists import Lying
+from db.abandon import abandon
 from db.cancel import cancel_batch
 from db.claim import claim
+from db.doorbell import Doorbell, Window
 from db.engine import Database
-from db.feed import Doorbell, feed, unsend
+from db.feed import feed, unsend
 from db.lease import Claim, Claimant, mark, release, renew
 from db.record import record
 from db.register import add_slice, discard, find_or_create, open_batch
@@ -71,6 +74,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.given: dict[str, Batch] = {}
         self.tokens: dict[str, int] = {}
         self._sql("DELETE FROM batches")
+        self._sql("DELETE FROM feed_credit")
+
+    @property
+    def names(self) -> dict[BatchId, str]:
+        """The other way round: what batches are called here."""
+        return {batch: name for name, batch in self.ids.items()}
 
     @initialize(target=batches, given=lines, chunk_pairs=st.integers(1, 3))
     def a_batch_is_there(self, given: list[Line], chunk_pairs: int) -> str:
@@ -113,13 +122,17 @@ class LedgerMachine(RuleBasedStateMachine):
         target=bells,
         model=st.sampled_from(MODELS),
         window=st.integers(0, 4),
-        drained=st.frozensets(st.sampled_from(list(Lane))),
+        slots=st.integers(1, 2),
+        looked_at=st.frozensets(st.sampled_from(list(Lane))),
     )
-    def feed(self, model: str, window: int, drained: frozenset[Lane]) -> Any:
-        bells = feed(self.database, model=model, window=window, resend_s=RESEND_S, drained=drained)
-        names = {batch: name for name, batch in self.ids.items()}
-        told = [(names[bell.batch], int(bell.chunk)) for bell in bells]
-        check_fed(self.reference, told, model=model, window=window, resend_s=RESEND_S, drained=drained)
+    def feed(self, model: str, window: int, slots: int, looked_at: frozenset[Lane]) -> Any:
+        """A worker's main process sends what is next, and what is lost of the lanes whose queue it finds empty."""
+        lying = {lane: Lying(messages=0, chunks=frozenset()) for lane in looked_at}
+        room = Window(chunks=window, slots=slots)
+        bells = feed(self.database, model=model, window=room, resend_s=RESEND_S, lying=lying)
+        told = [(self.names[bell.batch], int(bell.chunk)) for bell in bells]
+        limits = {"window": window, "slots": slots, "resend_s": RESEND_S}
+        check_fed(self.reference, told, model=model, looked_at=looked_at, **limits)
         for name, number in told:
             self.reference.sent(name, number)
         return multiple(*bells)
@@ -127,9 +140,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(bell=bells)
     def a_message_cannot_be_sent(self, bell: Doorbell) -> None:
         unsend(self.database, [bell])
-        for name, batch in self.ids.items():
-            if batch == bell.batch:
-                self.reference.unsend(name, bell.chunk)
+        if bell.batch in self.names:
+            self.reference.unsend(self.names[bell.batch], bell.chunk)
 
     @rule(target=claims, name=batches, number=numbers, seat=seats, max_deaths=st.sampled_from([MAX_DEATHS, 2]))
     def claim(self, name: str, number: int, seat: str, max_deaths: int) -> Any:
@@ -195,6 +207,13 @@ class LedgerMachine(RuleBasedStateMachine):
         if seat not in FAR:
             self.reference.dead.add(name)
 
+    @rule(seat=st.sampled_from(HERE))
+    def its_own_worker_kills_it(self, seat: str) -> None:
+        """At the end of its grace period, say: nobody's fault, and no attempt."""
+        holder, name = self.staff.holder(seat), self.staff.die(seat)
+        self.reference.dead.add(name)
+        assert abandon(self.database, holder) == self.reference.abandon(name)
+
     @rule(moments=st.integers(1, 4))
     def time_passes(self, moments: int) -> None:
         seconds = moments * MOMENT_S
@@ -234,8 +253,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_ledger_is_as_the_reference_says(self) -> None:
-        names = {batch: name for name, batch in self.ids.items()}
-        seen, expected = whole_ledger(self.database, names, self.tokens), whole_reference(self.reference)
+        seen, expected = whole_ledger(self.database, self.names, self.tokens), whole_reference(self.reference)
         assert seen == expected, "\n".join(differences(seen, expected))
         self.promises.check(seen)
 

@@ -130,6 +130,15 @@ class Reference:
                     buried.add((name, number, "stuck" if stuck else "died", chunk.state == "parked"))
         return buried
 
+    def abandon(self, worker: str) -> int:
+        """What this worker holds was never claimed."""
+        chunks = [chunk for batch in self.batches.values() for chunk in batch.chunks.values()]
+        held = [chunk for chunk in chunks if (chunk.state, chunk.worker) == ("running", worker)]
+        for chunk in held:
+            chunk.attempts -= 1
+            _free(chunk, "pending")
+        return len(held)
+
     def unpark(self) -> int:
         """Everything parked starts anew, but for what is cancelled."""
         open_batches = [batch for batch in self.batches.values() if batch.state == "open"]
