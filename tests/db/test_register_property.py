@@ -1,6 +1,6 @@
 """What becomes of each row, by property: the plainest statement of the rule against the real thing."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -8,34 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from audit.pair import Pair
 from db.engine import Database, open_database
 from db.queries import progress
 from db.register import open_batch
-from db.register_pairs import Entry
 from db.schema import ensure_schema
 from db.tables import outcomes, pairs
 from tests.conftest import fresh_database
 from tests.support.registering import entry, registered, rows_of
+from tests.support.row_fates import fates
 from tests.support.sql_sessions import driver_url
 
 ids = st.sampled_from("abcdef")
 rows = st.lists(st.tuples(ids, st.sampled_from(["x", "y"]), st.booleans()), min_size=1, max_size=40)
-
-
-def expected(entries: Iterable[Entry]) -> dict[int, str]:
-    """What the rule says, in the plainest words: row -> what becomes of it."""
-    owners: dict[str, Pair] = {}
-    fates: dict[int, str] = {}
-    for one in entries:
-        owner = owners.setdefault(one.pair.id, one.pair) if one.failure is None else one.pair
-        if one.failure is not None:
-            fates[one.pair.row] = "row_invalid"
-        elif owner is one.pair:
-            fates[one.pair.row] = "good"
-        elif owner.caption != one.pair.caption:
-            fates[one.pair.row] = "id_conflict"
-    return fates
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -59,13 +43,13 @@ def test_every_row_ends_as_the_rule_says_however_it_is_sliced(
 ) -> None:
     """Duplicates and conflicts must not depend on where a slice happens to end; submitted = failures + remaining."""
     shared.transact(lambda connection: connection.execute(text("DELETE FROM batches")))
+    told = fates(rows)
     entries = [entry(n, name, caption, "no" if bad else None) for n, (name, caption, bad) in enumerate(rows)]
     batch = registered(shared, entries, chunk_pairs=chunk_pairs, slice_rows=chunk_pairs * slice_chunks)
     open_batch(shared, batch)
-    fates = expected(entries)
     failed = dict(rows_of(shared, outcomes, "row", "failure_code"))
     kept = [row[0] for row in rows_of(shared, pairs, "row")]
-    assert {row: failed.get(row, "good") for row in kept} == fates
+    assert {row: failed.get(row, "good") for row in kept} == told
     seen = progress(shared, batch)
-    assert (seen.submitted, seen.failed) == (len(fates), len(failed))
+    assert (seen.submitted, seen.failed) == (len(told), len(failed))
     assert seen.submitted == seen.failed + seen.remaining

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from audit.pair import Row
 from audit.verdict import Failure, Outcome, Scores, Verdict
+from tests.support.ledger_reference_values import Fall
 from tests.support.staff import SEATS
 
 LEASE_S, RESEND_S, MOMENT_S = 100_000, 105_000, 40_000
@@ -21,6 +22,18 @@ seats = st.sampled_from(SEATS)
 tolds = st.dictionaries(numbers, st.sampled_from(["Yes", "No", "Maybe", "image_empty"]), max_size=4)
 stages = st.sampled_from(["decode", "judge"])
 deeds = st.lists(st.one_of(st.tuples(numbers, stages), tolds), max_size=4)
+
+falls = st.builds(
+    Fall,
+    cause=st.sampled_from(["died", "died", "stuck", "let_go"]),
+    certain=st.booleans(),
+    hand=st.sampled_from([None, (0, 1), (0, 6)]),
+)
+A_SLOT = """
+    INSERT INTO workers (host, worker, slot, pid, boot, started, started_at, device, model, state, seen_at)
+    VALUES ('h', 'here', {slot}, 1, 'b', 1, 1, 'cpu', 'demo', 'idle', 9e9)
+"""
+"""A slot that tells of itself, now and for ever."""
 
 
 def outcome_of(row: int, told: str) -> Outcome:

@@ -4,45 +4,46 @@ After each step the two are compared whole. The ledger's clock is the database's
 times that are written in its rows into the past, which comes to the same.
 """
 
-from dataclasses import replace
 from typing import Any
 
-from hypothesis import settings
+import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
-    RuleBasedStateMachine,
     initialize,
-    invariant,
     multiple,
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import text
+from sqlalchemy import event
 
 from audit.errors import UsageError
-from audit.message import ChunkMessage, Lane
-from audit.pair import BatchId, ChunkNumber, Row
+from audit.holder import this_process
+from audit.message import Lane
+from audit.pair import Row
 from audit.redis_lists import Lying
 from db.abandon import abandon
 from db.cancel import cancel_batch
-from db.claim import claim
+from db.death import Cause, Death
 from db.doorbell import Doorbell, Window
 from db.engine import Database
 from db.feed import feed, unsend
-from db.lease import Claim, Claimant, mark, release, renew
+from db.lease import Claim, mark, release, renew
 from db.record import record
-from db.register import add_slice, discard, find_or_create, open_batch
+from db.register import discard
 from db.retry import retry_failures
 from db.sweep import Rules, sweep, unpark
-from tests.support.claims import PROVENANCE
+from tests.support.ledger_bench import LedgerBench
 from tests.support.ledger_deeds import (
+    A_SLOT,
     LEASE_S,
     MAX_DEATHS,
     MODELS,
     MOMENT_S,
     RESEND_S,
     deeds,
+    falls,
     lines,
     numbers,
     outcome_of,
@@ -50,41 +51,29 @@ from tests.support.ledger_deeds import (
     stages,
     tolds,
 )
-from tests.support.ledger_promises import Promises, check_fed
-from tests.support.ledger_reference import Reference
-from tests.support.ledger_reference_values import Batch, Held
-from tests.support.ledger_whole import differences, whole_ledger, whole_reference
-from tests.support.registering import NEW, entry
+from tests.support.ledger_promises import check_fed
+from tests.support.ledger_reference import ELSEWHERE_S
+from tests.support.ledger_reference_values import Fall, Held
 from tests.support.row_fates import Line
 from tests.support.staff import FAR, HERE, Staff
 
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
+"""Without the explanation, which traces every line and takes minutes."""
+HURRY = {"sqlite": "PRAGMA synchronous=OFF", "postgresql": "SET synchronous_commit=off"}
+"""No power is cut here, and a commit that does not wait for the disk takes a tenth of the time."""
 
-class LedgerMachine(RuleBasedStateMachine):
+
+class LedgerMachine(LedgerBench):
     """The rules; a batch, a claim and a message that were once there can turn up again at any time."""
 
     batches: Bundle[str] = Bundle("batches")
     claims: Bundle[tuple[Claim, Held]] = Bundle("claims")
     bells: Bundle[Doorbell] = Bundle("bells")
 
-    def __init__(self, database: Database, staff: Staff) -> None:
-        super().__init__()
-        self.database, self.staff = database, staff
-        self.reference, self.promises = Reference(), Promises()
-        self.ids: dict[str, BatchId] = {}
-        self.given: dict[str, Batch] = {}
-        self.tokens: dict[str, int] = {}
-        self._sql("DELETE FROM batches")
-        self._sql("DELETE FROM feed_credit")
-
-    @property
-    def names(self) -> dict[BatchId, str]:
-        """The other way round: what batches are called here."""
-        return {batch: name for name, batch in self.ids.items()}
-
     @initialize(target=batches, given=lines, chunk_pairs=st.integers(1, 3))
     def a_batch_is_there(self, given: list[Line], chunk_pairs: int) -> str:
-        name = self._new_batch(given, chunk_pairs, model="demo", lane="bulk", tenant="ann", priority=0)
-        self._register(name, slices=9)
+        name = self.new_batch(given, chunk_pairs, model="demo", lane="bulk", tenant="ann", priority=0)
+        self.register(name, slices=9)
         return name
 
     @rule(
@@ -101,14 +90,14 @@ class LedgerMachine(RuleBasedStateMachine):
         """A producer, which may end before its last slice."""
         if len(self.given) == 3:
             return multiple()
-        name = self._new_batch(given, chunk_pairs, **options)
-        self._register(name, slices)
+        name = self.new_batch(given, chunk_pairs, **options)
+        self.register(name, slices)
         return name
 
     @rule(name=batches, slices=st.integers(0, 4))
     def submit_the_same_again(self, name: str, slices: int) -> None:
         """It completes what was abandoned, and changes nothing otherwise."""
-        self._register(name, slices)
+        self.register(name, slices)
 
     @rule(name=batches)
     def give_a_registration_up(self, name: str) -> None:
@@ -145,13 +134,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(target=claims, name=batches, number=numbers, seat=seats, max_deaths=st.sampled_from([MAX_DEATHS, 2]))
     def claim(self, name: str, number: int, seat: str, max_deaths: int) -> Any:
-        got = self._claim(name, number, seat, max_deaths)
+        got = self.try_to_claim(name, number, seat, max_deaths)
         return multiple() if got is None else got
 
     @rule(target=claims, name=batches, number=numbers, seat=st.sampled_from(HERE), deeds=deeds, dies=st.booleans())
     def a_life(self, name: str, number: int, seat: str, deeds: list[Any], dies: bool) -> Any:
         """Claim, do some work, and die or hang: what leads to blame, in one step."""
-        got = self._claim(name, number, seat, MAX_DEATHS)
+        got = self.try_to_claim(name, number, seat, MAX_DEATHS)
         if got is None:
             return multiple()
         for deed in deeds:
@@ -218,18 +207,30 @@ class LedgerMachine(RuleBasedStateMachine):
     def time_passes(self, moments: int) -> None:
         seconds = moments * MOMENT_S
         self.reference.now += seconds
-        self._sql(f"UPDATE chunks SET lease_until = lease_until - {seconds}, sent_at = sent_at - {seconds}")
+        self.sql(f"UPDATE chunks SET lease_until = lease_until - {seconds}, sent_at = sent_at - {seconds}")
+        self.sql(f"UPDATE suspects SET died_at = died_at - {seconds}")
 
-    @rule(trust_leases=st.sampled_from([True, True, False]), killed=st.frozensets(st.sampled_from(HERE)))
-    def sweep(self, trust_leases: bool, killed: frozenset[str]) -> None:
-        overdue = frozenset(self.staff.name(seat) for seat in killed)
-        holders = frozenset((one.pid, one.started) for one in map(self.staff.holder, killed))
-        rules = Rules(max_deaths=MAX_DEATHS, trust_leases=trust_leases, overdue=holders)
-        names = {batch: name for name, batch in self.ids.items()}
+    @rule(trust_leases=st.sampled_from([True, True, False]), keeper=st.booleans(), fall=falls)
+    def sweep(self, trust_leases: bool, keeper: bool, fall: Fall) -> None:
+        """By a worker's main process, which knows how its own processes ended, or by another one."""
+        known = {name: fall for name in self.staff.dead if name in self.reference.kept}
+        death = Death(cause=Cause(fall.cause), certain=fall.certain, hand=fall.hand)
+        holders = {(self.staff.dead[name].pid, self.staff.dead[name].started): death for name in known}
+        me = this_process() if keeper else None
+        rules = Rules(max_deaths=MAX_DEATHS, trust_leases=trust_leases, keeper=me, known=holders)
         buried = {
-            (names[one.batch], int(one.chunk), one.cause.value, one.parked) for one in sweep(self.database, rules)
+            (self.names[one.batch], int(one.chunk), one.cause.value, one.parked) for one in sweep(self.database, rules)
         }
-        assert buried == self.reference.sweep(trust_leases=trust_leases, overdue=overdue, max_deaths=MAX_DEATHS)
+        assert buried == self.reference.sweep(
+            trust_leases=trust_leases, keeper=keeper, known=known, max_deaths=MAX_DEATHS
+        )
+
+    @rule(slots=st.frozensets(st.sampled_from(HERE)))
+    def other_slots_come_and_go(self, slots: frozenset[str]) -> None:
+        self.reference.slots = set(slots)
+        self.sql("DELETE FROM workers")
+        for slot in slots:
+            self.sql(A_SLOT.format(slot=slot.removeprefix("here:")))
 
     @rule()
     def unpark(self) -> None:
@@ -251,69 +252,27 @@ class LedgerMachine(RuleBasedStateMachine):
             asked = refused.code
         assert asked == self.reference.retry(name, code)
 
-    @invariant()
-    def the_ledger_is_as_the_reference_says(self) -> None:
-        seen, expected = whole_ledger(self.database, self.names, self.tokens), whole_reference(self.reference)
-        assert seen == expected, "\n".join(differences(seen, expected))
-        self.promises.check(seen)
 
-    def _new_batch(self, given: list[Line], chunk_pairs: int, **options: Any) -> str:
-        name = f"batch-{len(self.given)}"
-        self.given[name] = Batch(lines=given, chunk_pairs=chunk_pairs, **options)
-        return name
-
-    def _register(self, name: str, slices: int) -> None:
-        """From the manifest's start, as any submit command does, for so many slices."""
-        given = self.given[name]
-        options = {key: getattr(given, key) for key in ("tenant", "model", "priority")}
-        found = find_or_create(self.database, replace(NEW, key=name, lane=Lane(given.lane), **options))
-        self.ids[name] = found.batch
-        batch = self.reference.batches.setdefault(name, given.unregistered())
-        done = sum(len(chunk.rows) for chunk in batch.chunks.values())
-        assert (found.state, found.next_row) == (batch.state, done)
-        if batch.state != "registering":
-            return
-        entries = [
-            entry(row, id_, caption, "bad" if bad else None) for row, (id_, caption, bad) in enumerate(given.lines)
-        ]
-        for first in range(0, len(entries), given.chunk_pairs)[:slices]:
-            some = entries[first : first + given.chunk_pairs]
-            if first >= done:
-                self.reference.add_slice(name, range(first, first + len(some)))
-                done += len(some)
-            assert add_slice(self.database, found.batch, some, chunk_pairs=given.chunk_pairs) == done
-        if done == len(entries):
-            assert open_batch(self.database, found.batch)
-            batch.state = "open"
-
-    def _claim(self, name: str, number: int, seat: str, max_deaths: int) -> tuple[Claim, Held] | None:
-        who = replace(PROVENANCE, worker=self.staff.name(seat))
-        claimant = Claimant(holder=self.staff.holder(seat), provenance=who, lease_s=LEASE_S, max_deaths=max_deaths)
-        if seat in FAR:
-            self.reference.far.add(who.worker)
-        message = ChunkMessage(batch=self.ids.get(name, BatchId(999_999_999)), chunk=ChunkNumber(number))
-        got = claim(self.database, message, claimant)
-        expected = self.reference.claim(
-            name, number, worker=who.worker, model=who.model, lease_s=LEASE_S, max_deaths=max_deaths
-        )
-        if not isinstance(got, Claim) or isinstance(expected, str):
-            assert got == expected
-            return None
-        rows = tuple(int(pair.row) for pair in got.pairs)
-        told = (got.attempt, got.careful, rows, got.suspects, got.retried)
-        assert told == (expected.attempt, expected.careful, expected.rows, expected.suspects, expected.retried)
-        self.tokens[got.token] = expected.token
-        return got, expected
-
-    def _sql(self, statement: str) -> None:
-        self.database.transact(lambda connection: connection.execute(text(statement)))
-
-
-def run_machine(database: Database, staff: Staff, limits: settings) -> None:
-    """So many examples; what fails is shrunk, and printed with what repeats it."""
+def run_machine(database: Database, *, examples: int, steps: int) -> None:
+    """So many examples; one that fails is shrunk, and printed with what repeats it."""
+    limits = settings(
+        max_examples=examples, stateful_step_count=steps, phases=PHASES, print_blob=True, derandomize=False
+    )
+    staff = Staff()
 
     class Machine(LedgerMachine):
         def __init__(self) -> None:
             super().__init__(database, staff)
 
-    run_state_machine_as_test(Machine, settings=limits)
+    @event.listens_for(database.engine, "connect")
+    def hurry(connection: Any, _: object) -> None:
+        connection.execute(HURRY[database.engine.dialect.name])
+        connection.commit()
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Longer than any machine takes from a death to the next claim, and shorter than a moment of this one.
+        patch.setattr("db.claim.ELSEWHERE_S", float(ELSEWHERE_S))
+        try:
+            run_state_machine_as_test(Machine, settings=limits)
+        finally:
+            staff.close()

@@ -6,22 +6,27 @@ being slow and by trusting its caller; it imports nothing of db/.
 
 from collections.abc import Mapping
 
-from tests.support.ledger_reference_values import Batch, Chunk, Ending, Held
+from tests.support.ledger_reference_values import Batch, Chunk, Ending, Fall, Held, Suspect, Worker
 from tests.support.row_fates import fates
 
-OTHER_HOSTS_WAIT_S = 5
-DEATHS_TO_NAME = 2
+OTHERS_WAIT_S = 5
+ELSEWHERE_S = 30_000
 UNFINISHED = ("pending", "sent", "running", "parked")
 
 
 class Reference:
-    """Every operation of the ledger; `dead` and `far` are workers that are proved dead, and those of another host."""
+    """Every operation of the ledger; `dead` and `far` are workers that are proved dead, and those of another host.
+
+    `kept` are those whose main process lives and says how they ended; `slots` are ready to judge.
+    """
 
     def __init__(self) -> None:
         self.now = 0
         self.batches: dict[str, Batch] = {}
         self.dead: set[str] = set()
         self.far: set[str] = set()
+        self.kept: set[str] = set()
+        self.slots: set[str] = set()
         self._tokens = 0
 
     def add_slice(self, name: str, rows: range) -> None:
@@ -37,41 +42,20 @@ class Reference:
             state = "done" if len(failed) == len(held) else "pending"
             batch.chunks[first // batch.chunk_pairs] = Chunk(rows=covered, state=state)
 
-    def claim(self, name: str, number: int, *, worker: str, model: str, lease_s: int, max_deaths: int) -> Held | str:
-        """A pending or sent chunk, or one whose holder is this very process, or is proved dead; otherwise why not."""
+    def claim(self, name: str, number: int, *, worker: Worker, model: str, lease_s: int, max_deaths: int) -> Held | str:
+        """A pending or sent chunk, or one whose holder is this very process, or an orphan; otherwise why not."""
         batch = self.batches.get(name)
         refusal = _refused(batch, model)
-        if batch is None or refusal:
-            return refusal
-        chunk = batch.chunks.get(number)
-        if chunk is None:
-            return "held"
+        chunk = None if batch is None else batch.chunks.get(number)
+        if batch is None or chunk is None or refusal:
+            return refusal or "held"
         if chunk.state == "running" and chunk.worker != worker:
-            if chunk.worker not in self.dead:
+            if not self._is_orphan(chunk):
                 return "held"
-            self._bury(batch, chunk, stuck=False, max_deaths=max_deaths)
+            self._bury(batch, chunk, Fall(cause="died", certain=False), max_deaths=max_deaths)
         if chunk.state in ("done", "cancelled", "parked"):
             return chunk.state
-        retried = batch.retried(chunk)
-        waiting = sorted(retried.union(batch.unjudged(chunk)))
-        if not waiting:
-            chunk.state = "done"
-            return "done"
-        self._tokens += 1
-        chunk.state, chunk.worker, chunk.token, chunk.until = "running", worker, self._tokens, self.now + lease_s
-        chunk.attempts, chunk.sends, chunk.marker, chunk.claimed = chunk.attempts + 1, 0, None, True
-        suspected = frozenset(batch.suspects) & frozenset(chunk.rows)
-        return Held(
-            batch=name,
-            chunk=number,
-            token=self._tokens,
-            attempt=chunk.attempts,
-            careful=chunk.deaths > 0 or bool(suspected),
-            rows=tuple(waiting),
-            suspects=suspected,
-            retried=retried,
-            worker=worker,
-        )
+        return self._take(name, number, worker, lease_s)
 
     def renew(self, held: Held, *, lease_s: int, marker: tuple[int, str] | None = None) -> bool:
         """A longer lease, with a marker if one is given; False when the claim is not valid any more."""
@@ -93,7 +77,7 @@ class Reference:
         if chunk.state == "done":
             return "done"
         for row, one in told.items():
-            ending = Ending(told=one, attempt=held.attempt, worker=held.worker)
+            ending = Ending(told=one, attempt=held.attempt, worker=held.slot)
             batch.end(row, ending, replace=row in held.retried)
         if chunk.state == "cancelled":
             return "cancelled"
@@ -115,25 +99,30 @@ class Reference:
         _free(chunk, "parked" if charge and chunk.deaths >= max_deaths else "pending")
         return chunk.state
 
-    def sweep(self, *, trust_leases: bool, overdue: frozenset[str], max_deaths: int) -> set[tuple[str, int, str, bool]]:
-        """Take the chunks of the dead, and of those whose lease has ended; who lives on this host is stuck."""
+    def sweep(
+        self, *, keeper: bool, known: Mapping[str, Fall], trust_leases: bool, max_deaths: int
+    ) -> set[tuple[str, int, str, bool]]:
+        """Take the chunks of orphans, of ended leases, and those of whom their main process knows how they fell."""
         buried = set()
         for name, batch in self.batches.items():
             for number, chunk in batch.chunks.items():
                 if chunk.state != "running" or chunk.until is None:
                     continue
-                patience = OTHER_HOSTS_WAIT_S if chunk.worker in self.far else 0
-                expired = self.now > chunk.until + patience
-                if chunk.worker in self.dead or (trust_leases and expired):
-                    stuck = chunk.worker in overdue or chunk.worker not in self.dead | self.far
-                    self._bury(batch, chunk, stuck=stuck, max_deaths=max_deaths)
-                    buried.add((name, number, "stuck" if stuck else "died", chunk.state == "parked"))
+                who = chunk.worker.name
+                mine = keeper and who in self.kept
+                expired = trust_leases and self.now > chunk.until + (0 if mine else OTHERS_WAIT_S)
+                if expired or self._is_orphan(chunk) or (mine and who in known):
+                    stuck = who not in self.dead | self.far
+                    outside = Fall(cause="stuck" if stuck else "died", certain=stuck)
+                    fall = known.get(who, outside) if mine else outside
+                    self._bury(batch, chunk, fall, max_deaths=max_deaths)
+                    buried.add((name, number, fall.cause, chunk.state == "parked"))
         return buried
 
     def abandon(self, worker: str) -> int:
         """What this worker holds was never claimed."""
         chunks = [chunk for batch in self.batches.values() for chunk in batch.chunks.values()]
-        held = [chunk for chunk in chunks if (chunk.state, chunk.worker) == ("running", worker)]
+        held = [chunk for chunk in chunks if (chunk.state, chunk.worker.name) == ("running", worker)]
         for chunk in held:
             chunk.attempts -= 1
             _free(chunk, "pending")
@@ -198,20 +187,58 @@ class Reference:
             return chunk.until is not None and self.now < chunk.until
         return chunk.state in ("running", "done")
 
-    def _bury(self, batch: Batch, chunk: Chunk, *, stuck: bool, max_deaths: int) -> None:
-        """A death with a marker makes a suspect, the second one names it; one without blames no pair."""
+    def _take(self, name: str, number: int, worker: Worker, lease_s: int) -> Held | str:
+        batch = self.batches[name]
+        chunk = batch.chunks[number]
+        retried = batch.retried(chunk)
+        waiting = sorted(retried.union(batch.unjudged(chunk)))
+        if not waiting:
+            chunk.state = "done"
+            return "done"
+        suspected = frozenset(batch.suspects).intersection(chunk.rows)
+        left_out = frozenset(row for row in suspected if self._is_for_others(batch.suspects[row], worker.slot))
+        if left_out.issuperset(waiting):
+            _free(chunk, "pending")
+            return "elsewhere"
+        self._tokens += 1
+        chunk.state, chunk.worker, chunk.token, chunk.until = "running", worker, self._tokens, self.now + lease_s
+        chunk.attempts, chunk.sends, chunk.marker, chunk.claimed = chunk.attempts + 1, 0, None, True
+        return Held(
+            batch=name,
+            chunk=number,
+            token=self._tokens,
+            attempt=chunk.attempts,
+            careful=chunk.deaths > 0 or bool(suspected),
+            rows=tuple(row for row in waiting if row not in left_out),
+            suspects=suspected,
+            retried=retried,
+            left_out=left_out,
+            slot=worker.slot,
+        )
+
+    def _is_orphan(self, chunk: Chunk) -> bool:
+        return chunk.worker.name in self.dead - self.kept
+
+    def _is_for_others(self, suspect: Suspect, slot: str) -> bool:
+        """It died at this slot a moment ago, and another one is ready."""
+        return suspect.slot == slot and self.now - suspect.at < ELSEWHERE_S and bool(self.slots - {slot})
+
+    def _bury(self, batch: Batch, chunk: Chunk, fall: Fall, *, max_deaths: int) -> None:
+        """A death with a marker makes a suspect, a later one names it; one without blames no pair."""
         state = "pending"
-        if chunk.marker is None:
-            chunk.deaths += 1
+        if fall.cause != "let_go" and chunk.marker is None:
+            chunk.deaths, chunk.hand = chunk.deaths + 1, fall.hand or chunk.hand
             state = "parked" if chunk.deaths >= max_deaths else "pending"
-        else:
+        elif fall.cause != "let_go" and chunk.marker is not None:
             row, stage = chunk.marker
-            deaths = batch.suspects.pop(row, 0) + 1
-            if deaths < DEATHS_TO_NAME:
-                batch.suspects[row] = deaths
+            deaths = 1 + (batch.suspects[row].deaths if row in batch.suspects else 0)
+            in_hand = chunk.hand is not None and chunk.hand[0] <= row <= chunk.hand[1]
+            if deaths >= (2 if fall.certain or in_hand else 3):
+                crashed = "decoder_crashed" if stage == "decode" else "worker_died"
+                code = "timed_out" if fall.cause == "stuck" else crashed
+                batch.end(row, Ending(told=code, attempt=chunk.attempts, worker=chunk.worker.slot), replace=True)
             else:
-                code = "timed_out" if stuck else {"decode": "decoder_crashed"}.get(stage, "worker_died")
-                batch.end(row, Ending(told=code, attempt=chunk.attempts, worker=chunk.worker), replace=True)
+                batch.suspects[row] = Suspect(deaths=deaths, slot=chunk.worker.slot, at=self.now)
         _free(chunk, state)
 
 
@@ -229,4 +256,4 @@ def _free(chunk: Chunk, state: str) -> None:
 
 def _start_anew(chunk: Chunk) -> None:
     _free(chunk, "pending")
-    chunk.attempts, chunk.deaths, chunk.sends = 0, 0, 0
+    chunk.attempts, chunk.deaths, chunk.sends, chunk.hand = 0, 0, 0, None

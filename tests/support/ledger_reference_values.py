@@ -21,6 +21,32 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """Somebody who claims: a process, by its name, and the slot that it works at."""
+
+    name: str
+    slot: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fall:
+    """How a worker ended: `died`, `stuck` or `let_go`; whether surely by its own doing; and the rows in its hand."""
+
+    cause: str
+    certain: bool
+    hand: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """A pair at which workers died: how often, where last, and when."""
+
+    deaths: int
+    slot: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """What a claim hands out."""
 
@@ -32,7 +58,8 @@ class Held:
     rows: tuple[int, ...]
     suspects: frozenset[int]
     retried: frozenset[int]
-    worker: str
+    left_out: frozenset[int]
+    slot: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +74,8 @@ class Chunk:
     sent_at: int = 0
     fenced: int = 0
     token: int | None = None
-    worker: str = ""
+    worker: Worker = Worker(name="", slot="")
+    hand: tuple[int, int] | None = None
     claimed: bool = False
     until: int | None = None
     marker: tuple[int, str] | None = None
@@ -67,7 +95,7 @@ class Batch:
     chunks: dict[int, Chunk] = field(default_factory=dict)
     pairs: set[int] = field(default_factory=set)
     outcomes: dict[int, Ending] = field(default_factory=dict)
-    suspects: dict[int, int] = field(default_factory=dict)
+    suspects: dict[int, Suspect] = field(default_factory=dict)
     retries: set[int] = field(default_factory=set)
     history: dict[int, list[str]] = field(default_factory=dict)
 

@@ -31,7 +31,7 @@ def whole_ledger(database: Database, names: Mapping[BatchId, str], tokens: Mappi
         for what, table, value in (
             ("pairs", tables.pairs, lambda row: True),
             ("outcomes", tables.outcomes, _outcome),
-            ("suspects", tables.suspects, lambda row: row["deaths"]),
+            ("suspects", tables.suspects, lambda row: (row["deaths"], row["slot"])),
             ("retries", tables.retries, lambda row: True),
         ):
             for name in names.values():
@@ -74,6 +74,7 @@ def _chunk_in_sql(row: Mapping[str, Any], now: float, tokens: Mapping[str, int])
         **{name: row[name] for name in ("state", "attempts", "deaths", "sends", "fenced", "pairs")},
         "rows": (row["first_row"], row["last_row"]),
         "marker": None if row["marker_row"] is None else (row["marker_row"], row["marker_stage"]),
+        "hand": None if row["hand_first"] is None else (row["hand_first"], row["hand_last"]),
         "token": None if row["token"] is None else tokens.get(row["token"], "unknown"),
         "lease": None if left_s is None else round(left_s / ROUNDED_S),
         "counts": {name: row[name.lower()] for name in COUNTED},
@@ -98,7 +99,7 @@ def _batch(batch: Batch, now: int) -> Whole:
         "chunks": {number: _chunk(batch, chunk, now) for number, chunk in batch.chunks.items()},
         "pairs": dict.fromkeys(batch.pairs, True),
         "outcomes": told,
-        "suspects": dict(batch.suspects),
+        "suspects": {row: (one.deaths, one.slot) for row, one in batch.suspects.items()},
         "retries": dict.fromkeys(batch.retries, True),
         "history": {row: list(codes) for row, codes in batch.history.items()},
         "progress": _expected_progress(batch),
@@ -110,7 +111,8 @@ def _chunk(batch: Batch, chunk: Chunk, now: int) -> Mapping[str, Any]:
     counts = batch.counts(chunk.rows)
     return {
         **{
-            name: getattr(chunk, name) for name in ("state", "attempts", "deaths", "sends", "fenced", "token", "marker")
+            name: getattr(chunk, name)
+            for name in ("state", "attempts", "deaths", "sends", "fenced", "token", "marker", "hand")
         },
         "pairs": len(batch.pairs.intersection(chunk.rows)),
         "rows": (chunk.rows[0], chunk.rows[-1]),

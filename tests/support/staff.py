@@ -5,17 +5,22 @@ from dataclasses import replace
 
 from audit.holder import Holder, start_ticks, this_process
 
-HERE = ("here-0", "here-1")
-FAR = ("other-host", "other-boot")
+HERE = ("here:0", "here:1")
+FAR = ("far:0", "rebooted:0")
+KEPT = "here:0"
+"""Its main process is this one, which lives and says how workers of this seat have died; the others have none."""
 SEATS = (*HERE, *FAR)
 
 
 class Staff:
-    """One worker a seat at a time; who has died is followed by somebody new, with a new name and process number."""
+    """One worker a seat at a time; who has died is followed by somebody new, with a new name and process number.
+
+    `dead` are those who have died, by name."""
 
     def __init__(self) -> None:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._numbers = dict.fromkeys(SEATS, 0)
+        self.dead: dict[str, Holder] = {}
 
     def name(self, seat: str) -> str:
         """The present worker's name."""
@@ -24,9 +29,9 @@ class Staff:
     def holder(self, seat: str) -> Holder:
         """The present worker's process."""
         me = this_process()
-        if seat == "other-host":
+        if seat == "far:0":
             return replace(me, host="another-host", started=self._numbers[seat])
-        if seat == "other-boot":
+        if seat == "rebooted:0":
             return replace(me, boot="yesterday", started=self._numbers[seat])
         if seat not in self._processes:
             self._processes[seat] = subprocess.Popen(["sleep", "86400"])
@@ -36,6 +41,7 @@ class Staff:
     def die(self, seat: str) -> str:
         """End the present worker, for good; returns its name."""
         name = self.name(seat)
+        self.dead[name] = self.holder(seat)
         self._numbers[seat] += 1
         if seat in self._processes:
             self._end(self._processes.pop(seat))
