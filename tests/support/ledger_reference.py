@@ -140,6 +140,7 @@ class Reference:
         """What has no outcome gets none, but for what a holder has judged already; returns how many pairs that is."""
         batch = self.batches[name]
         batch.retries.clear()
+        batch.suspects.clear()
         for chunk in batch.chunks.values():
             if chunk.state in UNFINISHED and not batch.unjudged(chunk):
                 _free(chunk, "done")

@@ -88,7 +88,7 @@ def _outcome(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _progress(seen: Progress) -> Mapping[str, Any]:
     counted = {name: getattr(seen, name.lower()) for name in COUNTED}
-    sums = {name: getattr(seen, name) for name in ("submitted", "flagged", "cancelled", "remaining")}
+    sums = {name: getattr(seen, name) for name in ("submitted", "flagged", "cancelled", "remaining", "retrying")}
     return {"state": seen.state, **counted, **sums, "chunks": dict(seen.chunks)}
 
 
@@ -139,6 +139,7 @@ def _expected_progress(batch: Batch) -> Mapping[str, Any]:
         "submitted": len(batch.pairs),
         "flagged": counts["No"],
         "cancelled": cancelled,
+        "retrying": len(batch.retries),
         "remaining": len(batch.pairs) - counts.total() - cancelled,
         "chunks": {state: states.count(state) for state in set(states)},
     }
