@@ -12,4 +12,4 @@ def test_whatever_happens_in_whatever_order_the_ledger_is_as_the_reference_says(
 
     `make faults` runs hundreds of examples (tests/faults/test_ledger_machine_long.py).
     """
-    run_machine(database, examples=30, steps=30)
+    run_machine(database, examples=20, steps=30)
