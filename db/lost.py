@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, select
+from sqlalchemy import ColumnElement, Connection, case, exists, select
 
 from audit.message import Lane
 from audit.redis_lists import Lying
@@ -18,14 +18,16 @@ outage with 100,000 of them Redis holds a window and so many for each worker tha
 
 def overdue_lanes(connection: Connection, model: str, resend_s: float) -> frozenset[Lane]:
     """Lanes with a message that should have been claimed by now."""
-    found = select(batches.c.lane).join(chunks, chunks.c.batch == batches.c.id).where(_overdue(model, resend_s))
-    return frozenset(Lane(lane) for lane in connection.scalars(found.distinct()))
+    late = _overdue(model, resend_s) & (chunks.c.batch == batches.c.id)
+    # One question a lane, which ends at the first that is found: after an outage there may be very many.
+    asked = {lane: select(exists().where(late, batches.c.lane == lane)) for lane in Lane}
+    return frozenset(lane for lane, question in asked.items() if connection.scalar(question))
 
 
 def lost(
     connection: Connection, model: str, resend_s: float, lying: Mapping[Lane, Lying], window: Window
 ) -> list[Doorbell]:
-    """Overdue chunks, the oldest first, whose message is not among what lies in Redis; each keeps its rank."""
+    """Overdue chunks, in their order, whose message is not among what lies in Redis; each keeps its rank."""
     chosen: list[Doorbell] = []
     for lane, there in lying.items():
         room = min(MOST_RESENT, window.chunks + MOST_RESENT - there.messages)
@@ -35,7 +37,7 @@ def lost(
             select(chunks.c.batch, chunks.c.number, chunks.c.pairs, chunks.c.rank, batches.c.lane)
             .join(batches, batches.c.id == chunks.c.batch)
             .where(_overdue(model, resend_s), batches.c.lane == lane)
-            .order_by(chunks.c.sent_at)
+            .order_by(chunks.c.batch, chunks.c.number)  # as the index has them: it ends when there are enough
             .limit(room + len(there.chunks))
         )
         missing = [row for row in overdue.mappings() if (row["batch"], row["number"]) not in there.chunks]

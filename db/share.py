@@ -43,7 +43,9 @@ def bulks_share(
         _keep(connection, model, before, 0.0)
         return None
     credit = (before or 0.0) + EARNED * sum(bell.pairs for bell in interactive)
-    first = _starving(connection, model, line_is_empty=not waiting) or (waiting[0] if waiting else None)
+    first = waiting[0] if waiting else None
+    if interactive_waits:
+        first = _starving(connection, model, line_is_empty=not waiting) or first
     if first is None:
         _keep(connection, model, before, credit)
         return None

@@ -78,7 +78,8 @@ def over(settings: Settings, *batches: BatchId) -> None:
 def test_a_small_batch_does_not_wait_for_a_large_one(shop: Settings, tmp_path: Path, lane: Lane) -> None:
     """A hundred pairs beside twenty thousand of somebody else, in the same lane and in the interactive one.
 
-    Safeguard: a tenant with nothing under way goes ahead of the window (the same lane); ranks (the other).
+    Safeguard: a tenant with nothing under way goes ahead of the window (the same lane); the order in which queues are
+    emptied, by rank and lane (the other).
     """
     large, small = small_manifest(tmp_path, pairs=20_000), small_manifest(tmp_path, pairs=100, name="small.csv")
     big = given(shop, large, tenant="big")

@@ -5,15 +5,19 @@ import subprocess
 import sys
 from dataclasses import replace
 
+from sqlalchemy import Connection, insert
+
 from audit.holder import Holder, this_process
 from audit.message import ChunkMessage
 from audit.pair import BatchId, ChunkNumber, Pair
 from audit.verdict import Failure, Outcome, Scores, Verdict
+from db import tables
 from db.claim import Refusal, claim
+from db.codec import pair_to_row
 from db.engine import Database
 from db.exports import outcomes
 from db.lease import Claim, Claimant, Provenance
-from tests.support.ledger_rows import a_pair, add_batch, add_chunk, add_pair
+from tests.support.ledger_rows import a_pair, add_batch
 
 PROVENANCE = Provenance(worker="w:0", model="demo", model_revision="r1", engine="stub", precision="fp32", device="cpu")
 
@@ -51,12 +55,26 @@ def elsewhere() -> Holder:
 def batch_of(database: Database, pairs: int, *, chunk_pairs: int = 4, **columns: object) -> BatchId:
     """An open batch with pairs in pending chunks."""
     batch = add_batch(database, **columns)
-    for first in range(0, pairs, chunk_pairs):
-        rows = range(first, min(pairs, first + chunk_pairs))
-        number = first // chunk_pairs
-        add_chunk(database, batch, number, "pending", len(rows), first_row=rows[0], last_row=rows[-1])
-        for row in rows:
-            add_pair(database, batch, a_pair(row))
+    ranges = [range(first, min(pairs, first + chunk_pairs)) for first in range(0, pairs, chunk_pairs)]
+    cut = [
+        {
+            "batch": batch,
+            "number": n,
+            "first_row": rows[0],
+            "last_row": rows[-1],
+            "pairs": len(rows),
+            "state": "pending",
+        }
+        for n, rows in enumerate(ranges)
+    ]
+    filled = [{"batch": batch, **pair_to_row(a_pair(row))} for row in range(pairs)]
+
+    def work(connection: Connection) -> None:  # in one transaction: a commit of each row takes most of a test's time
+        if pairs:
+            connection.execute(insert(tables.chunks), cut)
+            connection.execute(insert(tables.pairs), filled)
+
+    database.transact(work)
     return batch
 
 
