@@ -119,6 +119,7 @@ class Settings(BaseSettings):
     stub_load_s: float = Field(0.0, ge=0, description="Stub engine: seconds that loading takes.")
     stub_call_s: float = Field(0.0, ge=0, description="Stub engine: seconds that a pass takes, besides its pairs'.")
     stub_device_pairs: int = Field(0, ge=0, description="Stub engine: pairs its device has memory for; 0: any number.")
+    stub_sick_slot: int = Field(-1, ge=-1, description="Stub engine: slot that kills whoever judges there; -1: none.")
     stub_pair_s: float = Field(0.0, ge=0, description="Stub engine: seconds that a pair takes.")
 
     @classmethod

@@ -16,6 +16,19 @@ MOST_SLOTS = 256
 REASON_BYTES = 600
 NAME_BYTES = 80
 
+DOUBTED_AFTER = 2
+OUT_AFTER = 8
+
+
+def is_doubted(deaths: int) -> bool:
+    """Whether after so many deaths in a row a slot's engine is to be proved again."""
+    return deaths >= DOUBTED_AFTER
+
+
+def is_out(deaths: int) -> bool:
+    """Whether after so many deaths in a row nobody is to work at a slot any more."""
+    return deaths >= OUT_AFTER
+
 
 class _SlotState(ctypes.Structure):
     _fields_ = (
@@ -29,6 +42,8 @@ class _SlotState(ctypes.Structure):
         ("hand_last", ctypes.c_int64),
         ("asked_batch", ctypes.c_int64),  # the chunk that the main process wants back; 0 for none
         ("asked_chunk", ctypes.c_int64),
+        ("deaths_in_a_row", ctypes.c_int64),  # that no pair explains, with no chunk finished between: worker/sick.py
+        ("explained", ctypes.c_int64),  # a pair's marker stands: should this process die, the pair did it
         # What follows is for people: the main process tells it to the ledger, and nothing is decided by it.
         ("batch", ctypes.c_int64),  # in hand; 0 for none
         ("chunk", ctypes.c_int64),
@@ -51,6 +66,8 @@ class _SlotState(ctypes.Structure):
     hand_last: int
     asked_batch: int
     asked_chunk: int
+    deaths_in_a_row: int
+    explained: int
     batch: int
     chunk: int
     chunk_since: float
@@ -126,8 +143,31 @@ class Board:
         state.pid, state.ready, state.working_since = pid, 0, 0.0
         state.ticks = start_ticks(pid) or 0
         state.hand_first = state.hand_last = -1
-        state.batch = state.device_bytes = state.asked_batch = 0
+        state.batch = state.device_bytes = state.asked_batch = state.explained = 0
         state.processes += 1
+
+    def died(self, slot: int) -> int:
+        """Main process: the slot's process died; returns how many in a row did that no pair explains."""
+        state = self._page.slots[slot]
+        if not state.explained:
+            state.deaths_in_a_row += 1
+        return int(state.deaths_in_a_row)
+
+    def healthy(self, slot: int) -> None:
+        """Child: it has finished a chunk, or judged a pair alone."""
+        self._page.slots[slot].deaths_in_a_row = 0
+
+    def marked(self, slot: int) -> None:
+        """Child: a pair's marker is committed, so its death from now on is the pair's.
+
+        But not when it is the second of this slot in a row: so much doubt is worth another look at the engine.
+        """
+        state = self._page.slots[slot]
+        state.explained = int(state.deaths_in_a_row != 1)
+
+    def deaths_in_a_row(self, slot: int) -> int:
+        """How many processes of the slot died one after the other, none of them of a pair."""
+        return int(self._page.slots[slot].deaths_in_a_row)
 
     def is_first(self, slot: int) -> bool:
         """Whether nobody had the slot before the process that has it now."""
@@ -143,8 +183,9 @@ class Board:
         state.ready, state.failed_loads = pid, 0
 
     def are_ready(self, slots: Iterable[int]) -> bool:
-        """Whether each of these slots has a process that has proved its model."""
-        return all(state.ready and state.ready == state.pid for state in map(self._page.slots.__getitem__, slots))
+        """Whether each of these slots has a process that has proved its model; slots that are out do not count."""
+        states = [state for state in map(self._page.slots.__getitem__, slots) if not is_out(state.deaths_in_a_row)]
+        return all(state.ready and state.ready == state.pid for state in states)
 
     def loaded(self, slot: int, *, revision: str, precision: str) -> None:
         """Child: what it has just loaded, and the canary passed."""
@@ -161,6 +202,7 @@ class Board:
         state = self._page.slots[slot]
         state.asked_batch = 0
         state.batch, state.chunk, state.chunk_since = batch, chunk, time.monotonic()
+        state.explained = 0
 
     def holds(self, slot: int, first: int, last: int) -> None:
         """Child, at full speed: a pair of these rows is at hand, should it die now."""

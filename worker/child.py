@@ -17,16 +17,17 @@ from audit.verdict import Scores
 from db.cache import remembered
 from db.engine import Database, open_database
 from db.lease import Claimant
-from worker.board import Board
+from worker.board import Board, is_doubted
+from worker.deaths import EX_LOAD_FAILED
 from worker.engines.base import Engine
 from worker.memory import device_bytes
-from worker.model_pool import Model, load_engine, make_desk, provenance_of
+from worker.model_pool import Model, load_engine, make_desk, prove_again, provenance_of
+from worker.sick import wait_for_others
 from worker.slots import Slot
-from worker.tasks import Office
+from worker.tasks import EX_SICK, Office
 from worker.telemetry import configure_logs, logger
 
 log = logger(__name__)
-EX_LOAD_FAILED = 71
 SHORTEST_SILENCE_S = 6.0
 """PostgreSQL may say nothing while a lock is waited for, which ends after 5 s."""
 REPLACEMENT_WAIT_S = 2.0
@@ -56,6 +57,7 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
         time.sleep(REPLACEMENT_WAIT_S)
         _leave("the worker is ending")
     board.started(slot_number, os.getpid())
+    wait_for_others(board, slot_number, patience_s=settings.canary_limit_s)
     try:
         return _open(workplace, slot, slot_number, worker)
     except ModelRefused as error:
@@ -64,6 +66,9 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
         if isinstance(error, DeviceTooSmall) and board.is_first(slot_number):
             # Before anybody judged here. A replacement may only have met a neighbour at its peak: that is tried again.
             _refuse(board, error, "model does not fit")
+        if is_doubted(board.deaths_in_a_row(slot_number)):
+            # One more of this slot's deaths: other slots may be healthy, and the worker need not end for it.
+            _leave(f"not proved again: {error!r}", status=EX_SICK)
         failures = board.load_failed(slot_number, str(error) if isinstance(error, AuditError) else repr(error))
         time.sleep(failures)  # backoff; a pool whose children die at once is one that Celery gives up, with status 1
         _leave(f"not ready: {error!r}")
@@ -97,8 +102,13 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
         begin=lambda: _watch_term(board, asked),
         progressed=lambda: board.progressed(slot_number),
         idle=lambda: _idle(board, slot_number, engine),
+        marked=lambda: board.marked(slot_number),
+        healthy=lambda: board.healthy(slot_number),
         holding=lambda first, last: board.holds(slot_number, first, last),
     )
+    if is_doubted(board.deaths_in_a_row(slot_number)):
+        prove_again(engine, size=office.desk.micro_batch.most)
+        log.info("engine proved again", slot=slot_number, pairs=office.desk.micro_batch.most)
     board.uses(slot_number, device_bytes=device_bytes(engine))
     board.loaded(slot_number, revision=engine.card.revision, precision=engine.card.precision)
     board.proved(slot_number, os.getpid())
@@ -151,8 +161,8 @@ def _refuse(board: Board, error: AuditError, why: str) -> NoReturn:
     _leave(f"{why}: {error}")
 
 
-def _leave(why: str) -> NoReturn:
+def _leave(why: str, *, status: int = EX_LOAD_FAILED) -> NoReturn:
     log.error("worker process leaves", reason=why, pid=os.getpid())
     with suppress(OSError):  # a full disk: whoever stayed for that would serve tasks without a model
         sys.stderr.flush()
-    os._exit(EX_LOAD_FAILED)
+    os._exit(status)

@@ -11,14 +11,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from billiard.pool import EX_RECYCLE
+
 from db.death import Cause, Death
-from worker.board import Board
+from worker.board import Board, is_out
+from worker.sick import EX_OUT
+from worker.telemetry import logger
+
+log = logger(__name__)
 
 Process = tuple[int, int]
 """A process of this host: its id, and its start in clock ticks."""
 FROM_OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGQUIT})
+EX_LOAD_FAILED = 71
 EX_LET_GO = 72
 """Exit status of a child that held a chunk, lost its ledger and gave up: no pair's doing."""
+NOT_THE_SLOTS = frozenset({0, EX_RECYCLE, EX_LET_GO, EX_LOAD_FAILED, EX_OUT})
+"""Exit statuses that do not speak against the slot; loads that fail are counted by themselves."""
 REMEMBERED = 1_000
 
 
@@ -62,6 +71,7 @@ class Deaths:
             news = self._board.news(slot)
             if news.pid == pid:
                 self._known[(pid, news.ticks)] = self._judge(pid, exitcode, news.hand)
+                self._count(slot, exitcode)
         self._limited.discard(pid)
         while len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
@@ -74,6 +84,13 @@ class Deaths:
         """Rows that living children have in hand, first and last."""
         slots = [self._board.news(slot) for slot in range(self._slots)]
         return {(news.pid, news.ticks): news.hand for news in slots if news.hand is not None}
+
+    def _count(self, slot: int, exitcode: int | None) -> None:
+        if self._board.draining or exitcode in NOT_THE_SLOTS:
+            return
+        deaths = self._board.died(slot)
+        if is_out(deaths):
+            log.error("slot is out", slot=slot, deaths=deaths, cure="look at its device, then start the worker anew")
 
     def _judge(self, pid: int, exitcode: int | None, hand: tuple[int, int] | None) -> Death:
         if pid in self._limited:

@@ -49,7 +49,7 @@ class Rounds:
     slots: int
     ring: Bell
     lying: Callable[[frozenset[Lane]], Mapping[Lane, Lying]]  # what waits in Redis
-    nobody_works: Callable[[], bool]  # no child has a chunk in hand
+    nobody_works: Callable[[], bool]  # no child has a chunk in hand, though one could
     reconnect: Callable[[], None]  # makes Celery's consumer connect to Redis anew
     stuck: Callable[[], list[int]]  # pids of children that make no progress
     rules: Callable[[bool], Rules]  # of the sweep, given whether leases can be trusted

@@ -21,7 +21,7 @@ from db.cancel import cancelled_among
 from db.engine import Database, open_database
 from db.schema import ensure_schema, patiently
 from db.sweep import Rules
-from worker.board import Board
+from worker.board import Board, is_out
 from worker.child import Workplace, open_office
 from worker.deaths import Deaths
 from worker.devices import check_devices
@@ -36,7 +36,7 @@ from worker.slots import plan_slots
 from worker.stopping import Stopping
 from worker.tasks import Office, judge_chunk
 from worker.telemetry import configure_logs, last_words, logger
-from worker.telling import Telling
+from worker.telling import Telling, told_apart
 
 log = logger(__name__)
 EX_UNAVAILABLE = 69
@@ -134,11 +134,15 @@ class Lifecycle:
     def on_worker_ready(self, sender: Any, **_: object) -> None:
         """Main process: Redis answers and children are being made."""
         self._consumer = sender
-        if self._deaths:
-            self._deaths.watch(sender.pool._pool)  # celery shows no other way to the statuses of its children
+        self._watch_deaths()
         self._write_ready_file()
         workplace = self._require()
         log.info("worker ready", slots=len(workplace.slots), model=workplace.model.name, pid=os.getpid())
+
+    def _watch_deaths(self) -> None:
+        """Main process, again and again: with each new connection to Redis the pool is told anew whom to call."""
+        if self._deaths and self._consumer is not None and self._consumer.pool is not None:
+            self._deaths.watch(self._consumer.pool._pool)  # celery shows no other way to its children's statuses
 
     def _keep_house(self) -> None:
         workplace = self._require()
@@ -224,6 +228,7 @@ class Lifecycle:
 
     def _check_board(self) -> None:
         """In every round of housekeeping: leave when a child, or Redis, has shown that it is no use going on."""
+        self._watch_deaths()
         if not self._redis_known:
             try:
                 self._redis_known = self._redis.answers()
@@ -239,6 +244,8 @@ class Lifecycle:
         board, slots = self._require().board, len(self._require().slots)
         if board.refusal is None and board.most_failed_loads(slots) >= LOAD_TRIES:
             return EX_UNAVAILABLE, f"the model could not be loaded, {LOAD_TRIES} times: {board.reason}"
+        if board.refusal is None and all(is_out(board.deaths_in_a_row(slot)) for slot in range(slots)):
+            return EX_UNAVAILABLE, "its processes die one after the other, on every slot: look at its devices"
         return board.refusal
 
     def _reconnect(self) -> None:
@@ -278,12 +285,6 @@ class Lifecycle:
         if self._workplace is None:
             raise RuntimeError("the worker was not prepared")
         return self._workplace
-
-
-def told_apart(name: str, pid: int) -> str:
-    """The worker's name for the ledger: Celery calls all workers of a host that were given no name alike."""
-    given, _, host = name.partition("@")
-    return f"{given}-{pid}@{host}" if given == "celery" else name
 
 
 def _parent_of(pid: int) -> int | None:

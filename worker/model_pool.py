@@ -73,6 +73,7 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
             pair_s=settings.stub_pair_s,
             device_pairs=settings.stub_device_pairs,
             device=slot.device,
+            sick=slot.number == settings.stub_sick_slot,
         )
     else:
         from worker.engines.model_files import check_unchanged
@@ -96,6 +97,17 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
         took_s=took_s,
     )
     return engine
+
+
+def prove_again(engine: Engine, *, size: int) -> None:
+    """Judge all of the canary's questions once more, and a pass of as many as this process works with.
+
+    Raises EngineFault, as a load that failed.
+    """
+    from worker.engines.canary import prove, prove_pass
+
+    prove(engine)
+    prove_pass(engine, size=size)
 
 
 def precision_of(settings: Settings, slot: Slot) -> Literal["fp32", "bf16"]:

@@ -52,7 +52,7 @@ class Office:
 
     `stopping` turns true when the worker is asked to stop, or to give back the chunk in hand; `begin` forgets a request
     that met no chunk. `progressed` and `idle` tell the main process that this one is not stuck, `holding` which rows it
-    has in hand should it die.
+    has in hand should it die, `marked` that its death would be a pair's (or a limit's), `healthy` that it is not sick.
     """
 
     database: Database
@@ -64,6 +64,8 @@ class Office:
     progressed: Callable[[], None]
     idle: Callable[[], None]
     holding: Callable[[int, int], None]
+    marked: Callable[[], None]
+    healthy: Callable[[], None]
     limit: SoftLimit = field(default_factory=SoftLimit)
 
 
@@ -133,6 +135,7 @@ def _judge(held: Claim, office: Office) -> Ending:
             return Ending.DONE
         return _give_back(held, office, charge=not (office.stopping() or held.left_out))
     except SoftTimeLimitExceeded:
+        office.marked()
         _give_back_and_leave(held, office, unsaved, "soft time limit")
     except PoisonedProcess as error:
         _leave(f"process is poisoned: {error.detail}")  # a marker stands: it may be the pair's doing
@@ -186,6 +189,7 @@ def _judge_carefully(held: Claim, office: Office) -> None:
             _mark(held, office, pair.row, "decode")
             outcome = _one_carefully(held, office, pair, pictures)
             _save(office, held, [outcome])
+            office.healthy()
 
 
 def _one_carefully(held: Claim, office: Office, pair: Pair, pictures: Pictures) -> Outcome:
@@ -230,6 +234,7 @@ def _save(office: Office, held: Claim, outcomes: list[Outcome]) -> Recorded:
 def _mark(held: Claim, office: Office, row: Row, stage: str) -> None:
     if not _patiently(lambda: mark(office.database, held, row=row, stage=stage), office):
         raise _TakenOver
+    office.marked()
 
 
 def _give_back(held: Claim, office: Office, *, charge: bool) -> Ending:

@@ -88,6 +88,12 @@ class Telling:
         return "passed" if news.proved_at else None
 
 
+def told_apart(name: str, pid: int) -> str:
+    """The worker's name for the ledger: Celery calls all workers of a host that were given no name alike."""
+    given, _, host = name.partition("@")
+    return f"{given}-{pid}@{host}" if given == "celery" else name
+
+
 def _state(news: SlotNews, *, alive: bool, judging: bool) -> SlotState:
     if not alive:
         return SlotState.AWAY

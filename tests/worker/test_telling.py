@@ -12,7 +12,7 @@ from db.workers import SlotSeen, SlotState, seen
 from tests.support.manifests import draw, small_manifest, write_csv
 from tests.support.running import changed, finished, ledger, running, submitted
 from tests.support.waiting import wait_until
-from worker.lifecycle import told_apart
+from worker.telling import told_apart
 
 
 @pytest.fixture

@@ -67,6 +67,16 @@ def prove(engine: Engine) -> None:
     _prove_known(engine, engine.known_answers())
 
 
+def prove_pass(engine: Engine, *, size: int) -> None:
+    """Ask the canary question `size` times in one pass; raises EngineFault when an answer is another than alone."""
+    question = Question(image=engine.prepare(draw_canary()), caption=CAPTION)
+    alone = engine.judge([question])[0]
+    together = engine.judge([question] * size)
+    allowed = TOLERANCES.get(engine.card.precision, TOLERANCE)
+    if len(together) != size or any(_apart(alone, answer) > allowed for answer in together):
+        raise EngineFault("canary_failed", f"the canary's answer changes in a pass of {size}")
+
+
 def _prove_known(engine: Engine, known: Sequence[tuple[Question, Label]]) -> None:
     for question, label in known:
         answer = engine.judge([question])[0].label

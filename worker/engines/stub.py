@@ -18,14 +18,21 @@ from worker.engines.base import DeviceMemory, EngineCard, Hardware, Question
 
 ORDER = re.compile(r"stub:(\w+)(?:[=>]([0-9.]+))?")
 LONG_CAPTION_WORDS = 80
+CANARY = "there is a red circle"
 
 
 def load_stub(
-    *, load_s: float = 0.0, call_s: float = 0.0, pair_s: float = 0.0, device_pairs: int = 0, device: str = "stub"
+    *,
+    load_s: float = 0.0,
+    call_s: float = 0.0,
+    pair_s: float = 0.0,
+    device_pairs: int = 0,
+    device: str = "stub",
+    sick: bool = False,
 ) -> "StubEngine":
     """A stub engine after `load_s` seconds, as a real model takes its time to load."""
     time.sleep(load_s)
-    return StubEngine(call_s=call_s, pair_s=pair_s, device_pairs=device_pairs, device=device)
+    return StubEngine(call_s=call_s, pair_s=pair_s, device_pairs=device_pairs, device=device, sick=sick)
 
 
 class StubEngine:
@@ -44,6 +51,7 @@ class StubEngine:
 
     Costs, for searches and queue benchmarks: a pass takes `call_s`, and `pair_s` more for each of its pairs; over
     `device_pairs` pairs (0: any number) it is out of memory. With `tells_memory` it also says so, in bytes: one a pair.
+    A `sick` one judges the canary alone and with one neighbour, and kills its process for anything else.
     """
 
     def __init__(
@@ -54,7 +62,9 @@ class StubEngine:
         device_pairs: int = 0,
         device: str = "stub",
         tells_memory: bool = False,
+        sick: bool = False,
     ) -> None:
+        self._sick = sick
         self._call_s = call_s
         self._pair_s = pair_s
         self._device_pairs = device_pairs
@@ -107,6 +117,8 @@ class StubEngine:
 
     def judge(self, questions: Sequence[Question]) -> list[Scores]:
         """Obey the captions' orders one after another, then wait pair_s for each question."""
+        if self._sick and (len(questions) > 2 or any(CANARY not in question.caption for question in questions)):
+            os.kill(os.getpid(), signal.SIGKILL)
         for question in questions:
             for order, value in ORDER.findall(question.caption):
                 self._obey(order, value, batch=len(questions))
