@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, in
 from audit.errors import UsageError
 from audit.pair import BatchId, Row
 from db.engine import Database, db_now
-from db.tables import BatchState, ChunkState, batches, chunks, failure_history, outcomes, retries, suspects
+from db.tables import BatchState, ChunkState, batches, chunks, failure_history, outcomes, retries
 
 LEFT_AT_ONCE = 1_000
 """Outstanding retries that one look for forgotten ones sees, the oldest rows first; the next look sees the next."""
@@ -90,8 +90,6 @@ def _retry(connection: Connection, batch: BatchId, code: str | None) -> int:
     )
     before = _outstanding(connection, batch)
     connection.execute(insert(retries).from_select(["batch", "row", "chunk", "asked_at"], asked))
-    again = select(retries.c.row).where(retries.c.batch == batch)
-    connection.execute(delete(suspects).where(suspects.c.batch == batch, suspects.c.row.in_(again)))
     with_retries = chunks.c.number.in_(select(retries.c.chunk).where(retries.c.batch == batch))
     done = (chunks.c.batch == batch, chunks.c.state == ChunkState.DONE, with_retries)
     connection.execute(update(chunks).where(*done).values(afresh()))

@@ -99,6 +99,16 @@ def test_a_retry_that_dies_again_starts_its_attempts_anew(database: Database) ->
     assert history(database, batch) == [(1, "image_empty"), (2, "slow")]
 
 
+def test_asking_again_forgets_no_death_of_the_retry(database: Database) -> None:
+    """Whoever asks every minute must not save a pair that kills. Safeguard: suspects stay."""
+    batch = judged(database)
+    assert retry_failures(database, batch) == 2
+    mark(database, take(database, batch, by=claimant(holder=dead_process())), row=Row(2), stage="judge")
+    assert len(list(sweep(database, FIVE))) == 1
+    assert retry_failures(database, batch) == 0
+    assert take(database, batch).suspects == {2}
+
+
 def test_a_retry_that_is_asked_for_during_the_work_waits_for_its_end(database: Database) -> None:
     """Whoever judges the rest of the chunk does not know of it; it is judged next, and nobody is charged."""
     batch = batch_of(database, 2)
