@@ -28,8 +28,11 @@ WITH_REASON = {
     "worker process leaves": "reason",
 }
 ALONE = ("stuck process killed", "chunk parked", "message dropped", "consumer is deaf, connecting anew")
-CELERYS = ("Task handler raised error: WorkerLostError", "consumer: C")
-"""Tracebacks that Celery writes of what the rain does to it: a killed process, a Redis that is away."""
+CELERYS = (
+    *("Task handler raised error: WorkerLostError", "consumer: C", "Unrecoverable error: JSONDecodeError"),
+    *("Unrecoverable error: UnicodeDecodeError", "Unrecoverable error: TypeError(\"'int' object is not subscr"),
+)
+"""Tracebacks that Celery writes of what the rain does to it: a killed process, a Redis that is away, rubbish."""
 UNEXPECTED = ("chunk failed", "housekeeping failed", "sweep failed", "worker not started")
 
 
@@ -93,7 +96,7 @@ def read_logs(logs: Iterable[Path]) -> tuple[Counter[str], list[str]]:
                 name = str(event.get("event", ""))
                 counted[_key(name, event)] += 1
                 if name in UNEXPECTED or ("Traceback" in line and not name.startswith(CELERYS)):
-                    unexpected.append(f"{log.name}: {line.strip()[:600]}")
+                    unexpected.append(f"{log.name}: {line[:300]} ... {line.strip()[-500:]}")
     counted.pop("", None)
     return counted, unexpected
 
