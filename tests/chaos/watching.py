@@ -5,7 +5,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,12 @@ WITH_REASON = {
 ALONE = ("stuck process killed", "chunk parked", "message dropped", "consumer is deaf, connecting anew")
 CELERYS = (
     *("Task handler raised error: WorkerLostError", "consumer: C", "Unrecoverable error: JSONDecodeError"),
-    *("Unrecoverable error: UnicodeDecodeError", "Unrecoverable error: TypeError(\"'int' object is not subscr"),
+    *(
+        "Received unregistered task",
+        "Couldn't reject",
+        "Unrecoverable error: UnicodeDecodeError",
+        "Unrecoverable error: TypeError(\"'int' object is not subscr",
+    ),
 )
 """Tracebacks that Celery writes of what the rain does to it: a killed process, a Redis that is away, rubbish."""
 UNEXPECTED = ("chunk failed", "housekeeping failed", "sweep failed", "worker not started")
@@ -92,10 +97,12 @@ def read_logs(logs: Iterable[Path]) -> tuple[Counter[str], list[str]]:
     for log in logs:
         with log.open(errors="replace") as lines:
             for line in lines:
+                if line.startswith("Traceback"):  # of a process that did not get so far as to log
+                    unexpected.append(f"{log.name}: {_traceback(lines)[-600:]}")
                 event = _event(line)
                 name = str(event.get("event", ""))
                 counted[_key(name, event)] += 1
-                if name in UNEXPECTED or ("Traceback" in line and not name.startswith(CELERYS)):
+                if name in UNEXPECTED or ("Traceback" in event.get("exception", "") and not name.startswith(CELERYS)):
                     unexpected.append(f"{log.name}: {line[:300]} ... {line.strip()[-500:]}")
     counted.pop("", None)
     return counted, unexpected
@@ -107,6 +114,16 @@ def _event(line: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _traceback(lines: Iterator[str]) -> str:
+    """What follows its first line, to the one that names the exception."""
+    told = ""
+    for line in lines:
+        told += line
+        if not line.startswith(" "):
+            break
+    return told
 
 
 def _key(name: str, event: dict[str, Any]) -> str:
