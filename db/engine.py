@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Transaction, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -79,9 +79,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A read-only look at one consistent state; raises LedgerUnavailable."""
-        # On PostgreSQL each statement would see a state of its own otherwise, and a sum over several could be of none.
-        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        with self._translated(), self.engine.connect().execution_options(**options) as connection, connection.begin():
+        with self._translated(), self.engine.connect() as connection, _begin(connection):
             yield connection
 
     def transact(self, work: Callable[[Connection], T], *, tries: int = 8) -> T:
@@ -116,7 +114,7 @@ class Database:
     def _once(self, work: Callable[[Connection], T]) -> T:
         if self.pid != os.getpid():
             raise RuntimeError("a ledger connection was inherited through fork: open one in the child")
-        with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+        with self.engine.connect().execution_options(writes=True) as connection, _begin(connection):
             return work(connection)
 
     @contextmanager
@@ -127,6 +125,19 @@ class Database:
             yield
         except (DBAPIError, PoolTimeout) as error:
             raise translate(error) from error
+
+
+def _begin(connection: Connection) -> Transaction:
+    """Begin, on another connection when this one of the pool turns out to be dead: nothing was asked of it yet.
+
+    So no look-up is needed before each transaction. Later than this, what was done is not known, and is not repeated here.
+    """
+    try:
+        return connection.begin()
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        return connection.begin()
 
 
 def open_database(url: str, *, busy_s: float = SQLITE_BUSY_S, silent_s: float | None = None) -> Database:
@@ -181,8 +192,8 @@ def _postgresql(url: str, silent_s: float | None) -> Engine:
         pool_size=POOL_SIZE,
         max_overflow=0,
         pool_use_lifo=True,  # the last one used is used again: what is not needed is not kept busy
-        pool_pre_ping=True,
         connect_args={
+            "autocommit": True,  # transactions are begun below: BEGIN and its limits in one message
             "connect_timeout": 5,
             "client_encoding": "UTF8",
             "application_name": "caption-audit",
@@ -204,8 +215,11 @@ def _postgresql(url: str, silent_s: float | None) -> Engine:
             return patient.connect(*arguments, **named)
 
     @event.listens_for(engine, "begin")
-    def _limit(connection: Connection) -> None:
+    def _limited(connection: Connection) -> None:
+        # Each statement of a reader would see a state of its own otherwise, and a sum over several could be of none.
+        writes = connection.get_execution_options().get("writes", False)
+        level = "READ COMMITTED" if writes else "REPEATABLE READ"
         # For each transaction anew: a pooler refuses them as startup options, and gives a plain SET to whoever is next.
-        connection.exec_driver_sql(LIMITS)
+        connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL {level}; {LIMITS}")
 
     return engine
