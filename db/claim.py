@@ -1,19 +1,19 @@
 """Claiming a chunk: nobody else alive may hold it."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, case, or_, select
 
 from audit.message import WIRE_VERSION, ChunkMessage
-from audit.pair import BatchId, ChunkNumber, Pair, Row
+from audit.pair import BatchId, ChunkNumber, Row
 from audit.policy import Policy
 from db.codec import row_to_pair
 from db.death import bury, death_of, holder_of, is_orphaned
 from db.engine import Database, db_now
-from db.lease import Claim, Claimant, no_holder
+from db.lease import THIS_CHUNK, Claim, Claimant, no_holder
 from db.tables import BatchState, ChunkState, batches, chunks, outcomes, pairs, retries, suspects
 from db.workers import another_slot
 
@@ -42,106 +42,134 @@ FINISHED = {
 }
 
 
+# Made once: SQLAlchemy takes as long to put a statement together as the databases to answer it.
+_LOCKED = (
+    select(
+        chunks,
+        (db_now() - chunks.c.lease_until).label("expired_s"),
+        batches.c.state.label("batch_state"),
+        *(batches.c[name] for name in ("model", "wire_version", "policy", "image_root")),
+    )
+    .join(batches, batches.c.id == chunks.c.batch)
+    .where(chunks.c.batch == bindparam("batch"), chunks.c.number == bindparam("number"))
+    .with_for_update(of=chunks, skip_locked=True)
+)
+_DIED_HERE = and_(suspects.c.slot == bindparam("slot"), db_now() - suspects.c.died_at < ELSEWHERE_S)
+_WAITING = (
+    select(
+        *(pairs.c[name] for name in ("row", "id", "image", "caption", "premise", "extra", "raw")),
+        retries.c.row.is_not(None).label("retried"),
+        suspects.c.row.is_not(None).label("suspected"),
+        case((_DIED_HERE, 1), else_=0).label("died_here"),
+    )
+    .outerjoin(outcomes, and_(outcomes.c.batch == pairs.c.batch, outcomes.c.row == pairs.c.row))
+    .outerjoin(retries, and_(retries.c.batch == pairs.c.batch, retries.c.row == pairs.c.row))
+    .outerjoin(suspects, and_(suspects.c.batch == pairs.c.batch, suspects.c.row == pairs.c.row))
+    .where(pairs.c.batch == bindparam("batch"), pairs.c.row.between(bindparam("first"), bindparam("last")))
+    .where(or_(outcomes.c.row.is_(None), retries.c.row.is_not(None)))
+    .order_by(pairs.c.row)
+)
+_HOLD = THIS_CHUNK.values(
+    attempts=chunks.c.attempts + 1, claimed_at=db_now(), lease_until=db_now() + bindparam("lease_s")
+)
+
+
 def claim(database: Database, message: ChunkMessage, claimant: Claimant) -> Claim | Refusal:
     """Take the chunk in one transaction, burying a dead holder first. Raises LedgerUnavailable."""
     return database.transact(lambda connection: _claim(connection, message, claimant))
 
 
 def locked_chunk(connection: Connection, batch: BatchId, number: ChunkNumber) -> Mapping[str, Any] | None:
-    """The chunk's row, locked, with `expired_s` since its lease's end; None if it is gone or another has the lock."""
-    found = connection.execute(
-        select(chunks, (db_now() - chunks.c.lease_until).label("expired_s"))
-        .where(chunks.c.batch == batch, chunks.c.number == number)
-        .with_for_update(skip_locked=True)
-    )
-    chunk = found.mappings().first()
+    """The chunk's row, locked, with `expired_s` since its lease's end, and what of its batch a claim needs.
+
+    None if it is gone or another has the lock.
+    """
+    chunk = connection.execute(_LOCKED, {"batch": batch, "number": number}).mappings().first()
     return None if chunk is None else dict(chunk)
 
 
 def _claim(connection: Connection, message: ChunkMessage, claimant: Claimant) -> Claim | Refusal:
-    found = connection.execute(select(batches).where(batches.c.id == message.batch)).mappings().first()
-    batch = None if found is None else dict(found)
-    refusal = _refused_batch(batch, claimant)
-    if refusal is not None or batch is None:
-        return refusal or Refusal.UNKNOWN
     chunk = locked_chunk(connection, message.batch, message.chunk)
     if chunk is None:
-        return Refusal.HELD
-    state = ChunkState(chunk["state"])
-    if state in FINISHED:
-        return FINISHED[state]
-    if state is ChunkState.RUNNING:
-        return _take_over(connection, batch, chunk, claimant)
-    return _take(connection, batch, chunk, claimant)
+        batch = select(batches, batches.c.state.label("batch_state")).where(batches.c.id == message.batch)
+        return _refused_batch(connection.execute(batch).mappings().first(), claimant) or Refusal.HELD
+    refusal = _refused_batch(chunk, claimant) or FINISHED.get(chunk["state"])
+    if refusal is not None:
+        return refusal
+    if chunk["state"] == ChunkState.RUNNING:
+        return _take_over(connection, chunk, claimant)
+    return _take(connection, chunk, claimant)
 
 
-def _take_over(
-    connection: Connection, batch: Mapping[str, Any], chunk: Mapping[str, Any], claimant: Claimant
-) -> Claim | Refusal:
+def _take_over(connection: Connection, chunk: Mapping[str, Any], claimant: Claimant) -> Claim | Refusal:
     """A running chunk, when its holder is dead and so is whoever would say how; a lease's end is for sweep to judge.
 
     A process works on one chunk at a time: one that it holds already is its own claim, whose COMMIT's answer was lost.
     """
     holder = holder_of(chunk)
     if holder == claimant.holder:
-        return _take(connection, batch, chunk, claimant)
+        return _take(connection, chunk, claimant)
     if not is_orphaned(chunk):
         return Refusal.HELD
     if bury(connection, chunk, death_of(chunk), max_deaths=claimant.max_deaths) is ChunkState.PARKED:
         return Refusal.PARKED
-    fresh = locked_chunk(connection, batch["id"], chunk["number"])
-    return _take(connection, batch, fresh, claimant) if fresh else Refusal.HELD
+    fresh = locked_chunk(connection, chunk["batch"], chunk["number"])
+    return _take(connection, fresh, claimant) if fresh else Refusal.HELD
 
 
-def _refused_batch(batch: Mapping[str, Any] | None, claimant: Claimant) -> Refusal | None:
+def _refused_batch(batch: RowMapping | Mapping[str, Any] | None, claimant: Claimant) -> Refusal | None:
     if batch is None:
         return Refusal.UNKNOWN
     if batch["model"] != claimant.provenance.model:
         return Refusal.OTHER_MODEL
     if batch["wire_version"] != WIRE_VERSION:
         return Refusal.OTHER_VERSION
-    if batch["state"] != BatchState.OPEN:
-        return Refusal.CANCELLED if batch["state"] == BatchState.CANCELLED else Refusal.NOT_OPEN
+    if batch["batch_state"] != BatchState.OPEN:
+        return Refusal.CANCELLED if batch["batch_state"] == BatchState.CANCELLED else Refusal.NOT_OPEN
     return None
 
 
-def _take(
-    connection: Connection, batch: Mapping[str, Any], chunk: Mapping[str, Any], claimant: Claimant
-) -> Claim | Refusal:
-    rows = (chunk["first_row"], chunk["last_row"])
-    waiting, retried = _waiting(connection, batch["id"], rows)
-    suspected, left_out = _suspected(connection, batch, rows, claimant)
-    mine = tuple(pair for pair in waiting if pair.row not in left_out)
-    this = update(chunks).where(chunks.c.batch == batch["id"], chunks.c.number == chunk["number"])
+def _take(connection: Connection, chunk: Mapping[str, Any], claimant: Claimant) -> Claim | Refusal:
+    key = {"batch": chunk["batch"], "first": chunk["first_row"], "last": chunk["last_row"]}
+    waiting = connection.execute(_WAITING, {**key, "slot": claimant.provenance.worker}).mappings().all()
+    this = {"its_batch": chunk["batch"], "its_number": chunk["number"]}
     if not waiting:  # every pair of it was named while dead holders were buried
-        connection.execute(this.values(state=ChunkState.DONE, done_at=db_now()))
+        connection.execute(THIS_CHUNK.values(done_at=db_now()), {**this, "state": ChunkState.DONE})
         return Refusal.DONE
-    if not mine:
-        connection.execute(this.values(state=ChunkState.PENDING, sent_at=None, **no_holder()))
+    left_out = _rows(waiting, "died_here")
+    if left_out and not another_slot(connection, chunk["model"], claimant.provenance.worker):
+        left_out = frozenset()
+    if len(left_out) == len(waiting):
+        connection.execute(THIS_CHUNK, {**this, "state": ChunkState.PENDING, "sent_at": None, **no_holder()})
         return Refusal.ELSEWHERE
     token = uuid.uuid4().hex
-    connection.execute(this.values(_held(claimant, token)))
+    connection.execute(_HOLD, {**this, **_held(claimant, token)})
+    suspected = _rows(waiting, "suspected")
     return Claim(
-        batch=BatchId(batch["id"]),
+        batch=BatchId(chunk["batch"]),
         chunk=ChunkNumber(chunk["number"]),
         token=token,
         attempt=chunk["attempts"] + 1,
         careful=chunk["deaths"] > 0 or bool(suspected),
-        image_root=batch["image_root"],
-        policy=Policy.from_json(batch["policy"]),
-        pairs=mine,
+        image_root=chunk["image_root"],
+        policy=Policy.from_json(chunk["policy"]),
+        pairs=tuple(row_to_pair(row) for row in waiting if row["row"] not in left_out),
         suspects=suspected,
-        retried=retried,
+        retried=_rows(waiting, "retried"),
         left_out=left_out,
         claimant=claimant,
     )
 
 
+def _rows(waiting: Sequence[RowMapping], condition: str) -> frozenset[Row]:
+    return frozenset(Row(row["row"]) for row in waiting if row[condition])
+
+
 def _held(claimant: Claimant, token: str) -> Mapping[str, Any]:
+    """Parameters of _HOLD."""
     holder, keeper = claimant.holder, claimant.keeper
     return {
         "state": ChunkState.RUNNING,
-        "attempts": chunks.c.attempts + 1,
         "token": token,
         "sends": 0,
         "marker_row": None,
@@ -153,41 +181,5 @@ def _held(claimant: Claimant, token: str) -> Mapping[str, Any]:
         "holder_started": holder.started,
         "keeper_pid": keeper.pid if keeper else None,
         "keeper_started": keeper.started if keeper else None,
-        "claimed_at": db_now(),
-        "lease_until": db_now() + claimant.lease_s,
+        "lease_s": claimant.lease_s,
     }
-
-
-def _suspected(
-    connection: Connection, batch: Mapping[str, Any], rows: tuple[int, int], claimant: Claimant
-) -> tuple[frozenset[Row], frozenset[Row]]:
-    """Rows of suspects; and those of them that died here a moment ago, while another slot could judge them."""
-    recent = (db_now() - suspects.c.died_at) < ELSEWHERE_S
-    here = and_(suspects.c.slot == claimant.provenance.worker, recent)
-    found = connection.execute(
-        select(suspects.c.row, case((here, 1), else_=0).label("here")).where(
-            suspects.c.batch == batch["id"], suspects.c.row.between(*rows)
-        )
-    ).all()
-    died_here = frozenset(Row(row.row) for row in found if row.here)
-    if died_here and not another_slot(connection, batch["model"], claimant.provenance.worker):
-        died_here = frozenset()
-    return frozenset(Row(row.row) for row in found), died_here
-
-
-def _waiting(connection: Connection, batch: BatchId, rows: tuple[int, int]) -> tuple[list[Pair], frozenset[Row]]:
-    """Pairs that want an outcome, in row order; and the rows of those whose failure it is to replace."""
-    judged = and_(outcomes.c.batch == pairs.c.batch, outcomes.c.row == pairs.c.row)
-    again = and_(retries.c.batch == pairs.c.batch, retries.c.row == pairs.c.row)
-    found = connection.execute(
-        select(pairs, retries.c.row.label("again"))
-        .outerjoin(outcomes, judged)
-        .outerjoin(retries, again)
-        .where(pairs.c.batch == batch, pairs.c.row.between(*rows))
-        .where(or_(outcomes.c.row.is_(None), retries.c.row.is_not(None)))
-        .order_by(pairs.c.row)
-    )
-    waiting = [dict(row) for row in found.mappings()]
-    return [row_to_pair(row) for row in waiting], frozenset(
-        Row(row["row"]) for row in waiting if row["again"] is not None
-    )

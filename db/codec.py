@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import RowMapping
+
 from audit.pair import Pair, Row
 
 COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would build one a row
@@ -23,15 +25,18 @@ def pair_to_row(pair: Pair) -> dict[str, Any]:
     return {"row": pair.row, **{name: escape(text) for name, text in texts.items()}, "raw": raw}
 
 
-def row_to_pair(row: Mapping[str, Any]) -> Pair:
+def row_to_pair(row: Mapping[str, Any] | RowMapping) -> Pair:
     """The pair exactly as it was registered."""
-    if row["raw"] is None:
-        extra = json.loads(row["extra"]) if row["extra"] else None
-        texts = {name: row[name] for name in ("id", "image", "caption", "premise")}
-    else:
-        texts = json.loads(row["raw"])
-        extra = texts.pop("extra")
-    return Pair(row=Row(row["row"]), extra=extra, **texts)
+    if row["raw"] is not None:
+        return Pair(row=Row(row["row"]), **json.loads(row["raw"]))
+    return Pair(
+        row=Row(row["row"]),
+        id=row["id"],
+        image=row["image"],
+        caption=row["caption"],
+        premise=row["premise"],
+        extra=json.loads(row["extra"]) if row["extra"] else None,
+    )
 
 
 def storable(text: str) -> bool:

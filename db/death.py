@@ -12,15 +12,27 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, delete, func, insert, select, update
 
 from audit.holder import Holder, proved_dead, this_process
 from audit.verdict import Failure, Label
 from db.engine import db_now
-from db.lease import Provenance, no_holder
+from db.lease import THIS_CHUNK, Provenance, no_holder
 from db.retry import make_room
-from db.tables import ChunkState, chunks, outcomes, suspects
+from db.tables import ChunkState, chunks, outcomes, retries, suspects
 
+_FIRST, _LAST = bindparam("first", type_=BigInteger), bindparam("last", type_=BigInteger)
+_COUNTED = select(
+    func.count().filter(outcomes.c.label == Label.YES).label("yes"),
+    func.count().filter(outcomes.c.label == Label.NO).label("no"),
+    func.count().filter(outcomes.c.label == Label.MAYBE).label("maybe"),
+    func.count().filter(outcomes.c.label.is_(None)).label("failed"),
+    func.count().filter(outcomes.c.flagged).label("flagged"),
+    select(func.count())
+    .where(retries.c.batch == bindparam("batch"), retries.c.row.between(_FIRST, _LAST))
+    .scalar_subquery()
+    .label("retried"),
+).where(outcomes.c.batch == bindparam("batch"), outcomes.c.row.between(_FIRST, _LAST))
 DEATHS_TO_NAME = 2
 DEATHS_TO_NAME_IN_DOUBT = 3
 OTHERS_WAIT_S = 5.0
@@ -45,6 +57,19 @@ class Death:
     cause: Cause
     certain: bool
     hand: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """A chunk's counts by the names of their columns; and whether failures among its pairs are to be judged again."""
+
+    counts: Mapping[str, int]
+    retried: bool
+
+    @property
+    def judged(self) -> int:
+        """Pairs with an outcome."""
+        return sum(self.counts[name] for name in ("yes", "no", "maybe", "failed"))
 
 
 def holder_of(chunk: Mapping[str, Any]) -> Holder:
@@ -160,23 +185,17 @@ def _named(chunk: Mapping[str, Any], failure: Failure) -> dict[str, Any]:
     }
 
 
-def recount(connection: Connection, chunk: Mapping[str, Any]) -> int:
-    """Make the chunk's counts those of its outcomes, and return how many there are.
+def recount(connection: Connection, chunk: Mapping[str, Any]) -> None:
+    """Make the chunk's counts those of its outcomes."""
+    values = dict(counted(connection, chunk).counts)
+    connection.execute(THIS_CHUNK, {"its_batch": chunk["batch"], "its_number": chunk["number"], **values})
+
+
+def counted(connection: Connection, chunk: Mapping[str, Any]) -> Counted:
+    """Count the chunk's outcomes.
 
     Counting afresh is what makes recording idempotent: a commit whose answer was lost counts nothing twice.
     """
-    column = outcomes.c
-    counted = connection.execute(
-        select(
-            func.count().filter(column.label == Label.YES).label("yes"),
-            func.count().filter(column.label == Label.NO).label("no"),
-            func.count().filter(column.label == Label.MAYBE).label("maybe"),
-            func.count().filter(column.label.is_(None)).label("failed"),
-            func.count().filter(column.flagged).label("flagged"),
-        ).where(column.batch == chunk["batch"], column.row.between(chunk["first_row"], chunk["last_row"]))
-    )
-    counts = dict(counted.mappings().one())
-    connection.execute(
-        update(chunks).where(chunks.c.batch == chunk["batch"], chunks.c.number == chunk["number"]).values(**counts)
-    )
-    return int(counts["yes"] + counts["no"] + counts["maybe"] + counts["failed"])
+    rows = {"batch": chunk["batch"], "first": chunk["first_row"], "last": chunk["last_row"]}
+    counts = dict(connection.execute(_COUNTED, rows).mappings().one())
+    return Counted(retried=counts.pop("retried") > 0, counts=counts)

@@ -130,7 +130,7 @@ class Database:
 def _begin(connection: Connection) -> Transaction:
     """Begin, on another connection when this one of the pool turns out to be dead: nothing was asked of it yet.
 
-    So no look-up is needed before each transaction. Later than this, what was done is not known, and is not repeated here.
+    So no look-up is needed before each transaction. Later, what was done is not known, and nobody repeats it here.
     """
     try:
         return connection.begin()

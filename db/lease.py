@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, update
 
 from audit.holder import Holder
 from audit.pair import BatchId, ChunkNumber, Pair, Row
 from audit.policy import Policy
 from db.engine import Database, db_now
 from db.tables import ChunkState, chunks
+
+THIS_CHUNK = update(chunks).where(chunks.c.batch == bindparam("its_batch"), chunks.c.number == bindparam("its_number"))
+"""UPDATE of one chunk; the other parameters are its new values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

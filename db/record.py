@@ -4,16 +4,25 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, bindparam, delete, select
 
-from audit.verdict import Outcome, Verdict
+from audit.pair import Row
+from audit.verdict import Failure, Outcome, Verdict
 from db.codec import escape
-from db.death import recount
+from db.death import counted
 from db.engine import Database, db_now
-from db.lease import Claim, no_holder
+from db.lease import THIS_CHUNK, Claim, no_holder
 from db.outcome_rows import REMEMBERED, insert_judgements, insert_outcomes
 from db.retry import afresh, asked_again, make_room
 from db.tables import ChunkState, chunks, retries, suspects
+
+_LOCKED = (
+    select(chunks, (chunks.c.lease_until - db_now()).label("left_s"))
+    .where(chunks.c.batch == bindparam("its_batch"), chunks.c.number == bindparam("its_number"))
+    .with_for_update()
+)
+_KEPT = THIS_CHUNK.values(lease_until=db_now() + bindparam("lease_s"))
+_DONE = THIS_CHUNK.values(done_at=db_now())
 
 
 class Recorded(StrEnum):
@@ -35,43 +44,40 @@ def record(database: Database, claim: Claim, results: Sequence[Outcome]) -> Reco
 
 
 def _record(connection: Connection, claim: Claim, results: Sequence[Outcome]) -> Recorded:
-    this = (chunks.c.batch == claim.batch, chunks.c.number == claim.chunk)
-    left_s = (chunks.c.lease_until - db_now()).label("left_s")
-    found = connection.execute(select(chunks, left_s).where(*this).with_for_update()).mappings().first()
+    this = {"its_batch": claim.batch, "its_number": claim.chunk}
+    found = connection.execute(_LOCKED, this).mappings().first()
     if found is None:
         return Recorded.FENCED
     chunk = dict(found)
     if not _may_write(chunk, claim):
-        connection.execute(update(chunks).where(*this).values(fenced=chunks.c.fenced + 1))
+        connection.execute(THIS_CHUNK.values(fenced=chunks.c.fenced + 1), this)
         return Recorded.FENCED
     if chunk["state"] == ChunkState.DONE:
         return Recorded.DONE  # our own earlier commit, whose answer was lost
     if results:
         _write(connection, claim, results)
-    judged = recount(connection, chunk)
+    now = counted(connection, chunk)
+    this |= now.counts
     if chunk["state"] == ChunkState.CANCELLED:
+        connection.execute(THIS_CHUNK, this)
         return Recorded.CANCELLED
-    return _finish(connection, claim, chunk) if judged >= chunk["pairs"] else _go_on(connection, claim)
-
-
-def _finish(connection: Connection, claim: Claim, chunk: Mapping[str, Any]) -> Recorded:
-    """Every pair has an outcome: the chunk is done, unless some of them are failures that are being retried."""
-    again = asked_again(connection, claim.batch, retries.c.row.between(chunk["first_row"], chunk["last_row"]))
-    if not again.isdisjoint(claim.retried):
-        return _go_on(connection, claim)
-    # The token stays: it is how a repeated record recognises its own work.
-    done = {**no_holder(), "token": claim.token, "state": ChunkState.DONE, "done_at": db_now()}
-    values = afresh() if again else done  # afresh: a retry was asked for while this claim was at work
-    this = (chunks.c.batch == claim.batch, chunks.c.number == claim.chunk)
-    connection.execute(update(chunks).where(*this).values(**values))
+    complete = now.judged >= chunk["pairs"]
+    again = _asked_again(connection, chunk) if complete and now.retried else frozenset()
+    if not complete or not again.isdisjoint(claim.retried):
+        kept = {"lease_s": claim.claimant.lease_s, "marker_row": None, "marker_stage": None}
+        connection.execute(_KEPT, {**this, **kept})
+        return Recorded.KEPT
+    if again:  # a retry was asked for while this claim was at work
+        connection.execute(THIS_CHUNK, {**this, **afresh()})
+    else:
+        # The token stays: it is how a repeated record recognises its own work.
+        connection.execute(_DONE, {**this, **no_holder(), "token": claim.token, "state": ChunkState.DONE})
     return Recorded.DONE
 
 
-def _go_on(connection: Connection, claim: Claim) -> Recorded:
-    this = (chunks.c.batch == claim.batch, chunks.c.number == claim.chunk)
-    kept = {"lease_until": db_now() + claim.claimant.lease_s, "marker_row": None, "marker_stage": None}
-    connection.execute(update(chunks).where(*this).values(**kept))
-    return Recorded.KEPT
+def _asked_again(connection: Connection, chunk: Mapping[str, Any]) -> frozenset[Row]:
+    """Failures of the chunk that a new outcome is to replace."""
+    return asked_again(connection, chunk["batch"], retries.c.row.between(chunk["first_row"], chunk["last_row"]))
 
 
 def _may_write(chunk: Mapping[str, Any], claim: Claim) -> bool:
@@ -112,31 +118,22 @@ def shared_values(claim: Claim) -> Mapping[str, Any]:
 
 def own_values(claim: Claim, outcome: Outcome) -> Mapping[str, Any]:
     """Columns of `outcomes` that are this one's own; the same ones, in the same order, for every outcome."""
+    result = outcome.result
+    scores = result.scores if isinstance(result, Verdict) else None
+    failure = result if isinstance(result, Failure) else None
     return {
         "row": outcome.row,
-        **_result(claim, outcome),
+        "label": scores.label.value if scores else None,
+        "p_yes": scores.p_yes if scores else None,
+        "p_no": scores.p_no if scores else None,
+        "p_maybe": scores.p_maybe if scores else None,
+        "failure_code": failure.code if failure else None,
+        "failure_detail": escape(failure.detail) if failure else None,
+        "content_key": outcome.content_key if scores else None,
+        "flagged": isinstance(result, Verdict) and claim.policy.flags(result),
         "flags": " ".join(outcome.flags),
         "image_sha256": outcome.image_sha256,
         "cached": outcome.cached,
         "decode_ms": outcome.stage_ms.get("decode"),
         "model_ms": outcome.stage_ms.get("model"),
     }
-
-
-def _result(claim: Claim, outcome: Outcome) -> Mapping[str, Any]:
-    empty = dict.fromkeys(
-        ("label", "p_yes", "p_no", "p_maybe", "failure_code", "failure_detail", "content_key", "flagged")
-    )
-    result = outcome.result
-    if isinstance(result, Verdict):
-        scores = result.scores
-        return {
-            **empty,
-            "label": result.label.value,
-            "p_yes": scores.p_yes,
-            "p_no": scores.p_no,
-            "p_maybe": scores.p_maybe,
-            "flagged": claim.policy.flags(result),
-            "content_key": outcome.content_key,
-        }
-    return {**empty, "flagged": False, "failure_code": result.code, "failure_detail": escape(result.detail)}
