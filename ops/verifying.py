@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from audit.errors import AuditError
 from audit.pair import BatchId
 from ops.arguments import JsonOption, batch_id, examples, ledger
 from ops.text import counted, duration, one_line
@@ -122,7 +123,10 @@ def verify(
         except KeyboardInterrupt:
             print(f"stopped; until then {counted(kept.total, 'finding')}", file=sys.stderr)
             return 130
-    _print(kept, time.monotonic() - began, as_json=as_json)
+        except AuditError:  # Redis, or the ledger in the middle of it: what was found until then is found
+            _print(kept, time.monotonic() - began, complete=False, as_json=as_json)
+            raise
+    _print(kept, time.monotonic() - began, complete=True, as_json=as_json)
     return 1 if kept.total else 0
 
 
@@ -197,12 +201,13 @@ def _progress(total: int) -> Iterator["Callable[[str, int], object]"]:
         yield lambda what, done: bar.update(task, description=what, completed=done)
 
 
-def _print(kept: _Kept, took_s: float, *, as_json: bool) -> None:
+def _print(kept: _Kept, took_s: float, *, complete: bool, as_json: bool) -> None:
     seen = kept.batches.values()
     if as_json:
         from ops.show import print_json
 
-        value: dict[str, Any] = {"ok": not kept.total, "kinds": dict(kept.kinds), "left_out": kept.left_out()}
+        value: dict[str, Any] = {"ok": complete and not kept.total, "complete": complete}
+        value |= {"kinds": dict(kept.kinds), "left_out": kept.left_out()}
         value["findings"] = [{**asdict(found), "line": _line(found), "cure": _cure(found)} for found in kept.findings]
         print_json(value | {"batches": [asdict(each) for each in seen], "took_s": round(took_s, 3)})
         return
@@ -214,13 +219,13 @@ def _print(kept: _Kept, took_s: float, *, as_json: bool) -> None:
         sum(getattr(one, name) for one in seen) for name in ("submitted", "verdicts", "failures")
     )
     cancelled, remaining = (sum(getattr(one, name) for one in seen) for name in ("cancelled", "remaining"))
-    parts = f"{verdicts:,} verdicts, {failures:,} failures, {cancelled:,} cancelled, {remaining:,} remaining"
+    judged = f"{counted(verdicts, 'verdict')}, {counted(failures, 'failure')}"
+    parts = f"{judged}, {cancelled:,} cancelled, {remaining:,} remaining"
     what = "batch" if len(seen) == 1 else "batches"
     print(f"{len(seen):,} {what}, {counted(pairs, 'pair')} = {parts}; looked at in {duration(took_s)}")
+    found = f"{counted(kept.total, 'finding')} of {counted(len(kept.kinds), 'kind')}" if kept.total else ""
     print(
-        "everything holds"
-        if not kept.total
-        else f"{counted(kept.total, 'finding')} of {counted(len(kept.kinds), 'kind')}"
+        f"not looked at to its end: {found or 'nothing found so far'}" if not complete else found or "everything holds"
     )
 
 
@@ -228,7 +233,7 @@ def _line(finding: "Finding") -> str:
     where = [] if finding.batch is None else [f"batch {finding.batch}"]
     where += [] if finding.chunk is None else [f"chunk {finding.chunk}"]
     what = KINDS[finding.kind][0]
-    if finding.count > 1 or finding.rows:
+    if finding.count > 1:
         what = f"{finding.count:,} {what}"
     if finding.rows:
         more = ", ..." if finding.count > len(finding.rows) else ""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from sqlalchemy import insert, text
+from sqlalchemy import event, insert, text
 
 from audit.pair import BatchId, Pair, Row
 from audit.verdict import Outcome, Scores, Verdict
@@ -19,6 +19,7 @@ from db.cancel import cancel_batch
 from db.claim import Refusal
 from db.engine import Database, open_database
 from db.lease import mark, release
+from db.queries import progress
 from db.record import record
 from db.register import open_batch
 from db.sweep import Rules, sweep
@@ -484,3 +485,29 @@ def test_verifying_beside_workers_raises_no_false_alarm(
     monkeypatch.setattr("db.verify.SLICE_CHUNKS", 7)
     for _ in range(6):
         assert list(verify_batch(database, judging)) == []
+
+
+def test_a_batch_that_is_cancelled_between_two_statements_is_seen_as_it_was(database: Database) -> None:
+    """An open batch and its cancelled chunks were never there at one moment, and nothing is wrong with either.
+
+    Safeguard: Database.reading asks PostgreSQL for REPEATABLE READ; SQLite's snapshot is one of itself.
+    """
+    made = batch_of(database, 40)
+    own = open_database(database.engine.url.render_as_string(hide_password=False))
+    asked: list[str] = []
+
+    def cancel_meanwhile(*given: Any) -> None:
+        if asked or "FROM batches" in given[2]:
+            asked.append(given[2])
+        if len(asked) == 1:
+            cancel_batch(own, made)
+
+    event.listen(database.engine, "after_cursor_execute", cancel_meanwhile)
+    try:
+        seen = list(verify_batch(database, made))
+    finally:
+        event.remove(database.engine, "after_cursor_execute", cancel_meanwhile)
+        own.close()
+    assert len(asked) > 1
+    assert progress(database, made).cancelled == 40
+    assert seen == []

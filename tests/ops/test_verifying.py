@@ -51,7 +51,7 @@ def test_a_finding_is_a_line_with_what_to_do_and_status_1(cli_here: Cli, ledger:
     shown = cli_here("verify")
     assert shown.returncode == 1
     finding, _, verdict = shown.stdout.splitlines()
-    what = "wrong_label: batch 1, chunk 0: 1 verdicts whose label is not the most probable one (row 2): "
+    what = "wrong_label: batch 1, chunk 0: verdicts whose label is not the most probable one (row 2): "
     assert finding.startswith(what)
     assert verdict == "1 finding of 1 kind"
 
@@ -141,7 +141,22 @@ def test_messages_of_unknown_batches_are_named(cli_here: Cli, ledger: Database, 
 def test_redis_that_is_away_has_status_75(cli_here: Cli, ledger: Database) -> None:
     """What could not be looked at must not read as sound."""
     judged(ledger)
-    assert cli_here("verify", "--redis", REDIS_URL="redis://127.0.0.1:1/0").returncode == 75
+    shown = cli_here("verify", "--redis", REDIS_URL="redis://127.0.0.1:1/0")
+    assert shown.returncode == 75
+    assert shown.stdout.splitlines()[-1] == "not looked at to its end: nothing found so far"
+
+
+def test_what_was_found_before_redis_failed_is_told(cli_here: Cli, ledger: Database) -> None:
+    """Minutes of reading ten million pairs, thrown away for a Redis that restarts."""
+    judged(ledger)
+    spoiled(ledger, "UPDATE outcomes SET attempt = 0 WHERE row = 1")
+    shown = cli_here("verify", "--redis", REDIS_URL="redis://127.0.0.1:1/0")
+    finding, counts, verdict = shown.stdout.splitlines()
+    assert (shown.returncode, verdict) == (75, "not looked at to its end: 1 finding of 1 kind")
+    assert finding.startswith("bad_attempt: batch 1, chunk 0: outcomes with an impossible attempt (row 1)")
+    assert counts.startswith("1 batch, 4 pairs = 4 verdicts, ")
+    value = json.loads(cli_here("verify", "--redis", "--json", REDIS_URL="redis://127.0.0.1:1/0").stdout)
+    assert (value["ok"], value["complete"], value["kinds"]) == (False, False, {"bad_attempt": 1})
 
 
 @pytest.mark.skipif(not hasattr(pty, "openpty"), reason="this system has no terminals")
@@ -150,6 +165,8 @@ def test_ctrl_c_ends_it_with_status_130(environment: dict[str, str], ledger: Dat
     batch_of(ledger, 400)
     controller, terminal = pty.openpty()
     slow = (
+        # Whoever is started in the background of a shell ignores SIGINT, and so do its children.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys, time, db.verify as v; n = v.look_at_chunks\n"
         "def look(*a):\n time.sleep(0.3); return n(*a)\n"
         "v.look_at_chunks, v.SLICE_CHUNKS = look, 1\n"
