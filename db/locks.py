@@ -19,9 +19,8 @@ def write_lock_holder(path: str) -> int | None:
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return None
-    for (
-        line
-    ) in lines:  # `1: POSIX  ADVISORY  WRITE 1234 fe:00:5678 120 120`; one that waits has a `->` behind its number
+    # `1: POSIX  ADVISORY  WRITE 1234 fe:00:5678 120 120`; whoever waits for a lock has a `->` behind the number.
+    for line in lines:
         with suppress(ValueError, IndexError):
             _, kind, _, access, pid, where, first, last = line.split()
             held = first.isdigit() and int(first) <= WAL_WRITE_LOCK and (last == "EOF" or int(last) >= WAL_WRITE_LOCK)

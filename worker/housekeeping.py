@@ -73,6 +73,7 @@ class Housekeeper:
         self._deaf_since: float | None = None
         self._complained: str | None = None
         self._round_ended = False
+        self._killed: frozenset[int] = frozenset()
         os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child)
         self._fork_held = False
 
@@ -156,11 +157,16 @@ class Housekeeper:
         except Exception:
             log.exception("sweep failed")  # one odd row must not keep the others from being fed
         if trust_leases:
-            for pid in self._rounds.stuck():
-                # It can write nothing any more (its lease has ended), but it holds a slot and perhaps a GPU.
-                log.warning("stuck process killed", pid=pid)
-                with suppress(ProcessLookupError):  # it may have left meanwhile
-                    os.kill(pid, signal.SIGKILL)
+            self._kill_stuck()
+
+    def _kill_stuck(self) -> None:
+        """They can write nothing any more (their leases have ended), but they hold a slot and perhaps a GPU."""
+        stuck = frozenset(self._rounds.stuck())
+        for pid in stuck - self._killed:  # it stands on the board until its successor takes the place
+            log.warning("stuck process killed", pid=pid)
+            with suppress(ProcessLookupError):  # it may have left meanwhile
+                os.kill(pid, signal.SIGKILL)
+        self._killed = stuck
 
     def _feed(self, database: Database) -> list[Doorbell]:
         settings, model = self._rounds.settings, self._rounds.model

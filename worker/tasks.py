@@ -72,9 +72,15 @@ class Office:
 class _TakenOver(Exception):
     """The lease is somebody else's now: stop, and write nothing."""
 
+    def __str__(self) -> str:
+        return "another process has taken it over"
+
 
 class _Cancelled(_TakenOver):
     """The batch was cancelled; what had been judged is recorded."""
+
+    def __str__(self) -> str:
+        return "its batch was cancelled"
 
 
 def judge_chunk(message: ChunkMessage, office: Office) -> Ending:

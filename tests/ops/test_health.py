@@ -39,11 +39,11 @@ def somebody() -> Iterator[int]:
         process.wait()
 
 
-def told(home: Path, pid: int, *, ready_pids: dict[str, int], wrote_at: float) -> None:
+def told(home: Path, pid: int, *, ready_pids: dict[str, int], wrote_at: float, **more: str | None) -> None:
     """What a main process writes of itself."""
     path = home / "run" / f"worker-{pid}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"pid": pid, "slots": 2, "ready": ready_pids, "model": "demo"}))
+    path.write_text(json.dumps({"pid": pid, "slots": 2, "ready": ready_pids, "model": "demo", **more}))
     os.utime(path, (wrote_at, wrote_at))
 
 
@@ -111,6 +111,23 @@ def test_silence_is_a_hang(tmp_path: Path) -> None:
         (seen,) = workers_seen(tmp_path, now=now + 61)
         assert seen.wrong(Probe.LIVE, 60) == f"worker {pid} hangs: it has not told of itself for 61 s"
         assert seen.wrong(Probe.LIVE, 62) is None
+
+
+def test_what_a_worker_waits_for_is_told_and_makes_it_no_worse(cli: Cli, environment: dict[str, str]) -> None:
+    """A restart ends no outage of a ledger, but whoever asks should hear of it."""
+    home = Path(environment["AUDIT_HOME"])
+    with somebody() as pid:
+        told(home, pid, ready_pids={}, wrote_at=time.time(), waits="the ledger does not answer")
+        asked = cli("health", "--probe", "live")
+        assert (asked.returncode, asked.stdout.partition("model ")[2]) == (
+            0,
+            "demo; it waits: the ledger does not answer\n",
+        )
+        (worker,) = json.loads(cli("health", "--probe", "live", "--json").stdout)["workers"]
+        assert worker["waits"] == "the ledger does not answer"
+        told(home, pid, ready_pids={}, wrote_at=time.time())  # by a version that told nothing of it
+        (seen,) = workers_seen(home, now=time.time())
+        assert seen.waits is None
 
 
 def test_another_process_with_a_workers_number_is_no_worker(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from audit.errors import BrokerUnavailable
 from audit.message import Lane
@@ -121,6 +122,22 @@ def test_a_stuck_process_that_has_left_meanwhile_costs_no_round(
         wait_until(lambda: len(office.rung) == 1, timeout_s=20, what="a doorbell")
     finally:
         keeper.stop()
+
+
+def test_a_stuck_process_is_killed_once(sqlite_settings: Settings, office: Office) -> None:
+    """It stands on the board until its successor takes its place; seven lines for one death look like seven deaths."""
+    quick = changed(sqlite_settings, feed_every_s=0.05, lease_s=3, pair_limit_s=2)
+    with capture_logs() as lines, subprocess.Popen(["sleep", "600"]) as stuck:
+        keeper = Housekeeper(replace(office.rounds_for(quick), stuck=lambda: [stuck.pid]))
+        keeper.start()
+        try:
+            stuck.wait(timeout=30)
+            rounds = office.rounds
+            wait_until(lambda: office.rounds > rounds + 3, timeout_s=30, what="more rounds")
+        finally:
+            keeper.stop()
+            stuck.kill()
+    assert [line["pid"] for line in lines if line["event"] == "stuck process killed"] == [stuck.pid]
 
 
 def test_the_thread_outlives_what_nobody_expected(keeper: Housekeeper, office: Office, ledger: Database) -> None:
