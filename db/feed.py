@@ -70,9 +70,11 @@ def _feed(
         text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": FEED_LOCK}
     ):
         return []
-    again = lost.lost(connection, model, resend_s, lying, window)
-    chosen = [*again, *_interactive_and_bulk(connection, model, window)]
-    return [bell for bell in chosen if _mark_sent(connection, bell)]
+    fresh = _interactive_and_bulk(connection, model, window)
+    once = {(bell.batch, bell.chunk) for bell in fresh}  # a bulk message that starves may be lost, too
+    missing = lost.lost(connection, model, resend_s, lying, window)
+    again = [bell for bell in missing if (bell.batch, bell.chunk) not in once]
+    return [bell for bell in [*again, *fresh] if _mark_sent(connection, bell)]
 
 
 def _interactive_and_bulk(connection: Connection, model: str, window: Window) -> list[Doorbell]:

@@ -94,6 +94,27 @@ def test_a_chunk_keeps_its_rank_when_it_is_sent_again(database: Database) -> Non
     assert [bell.rank for bell in resend(database, EMPTY[Lane.BULK])] == [Rank.SHARE, Rank.INTERACTIVE, Rank.BULK]
 
 
+def test_a_lost_bulk_message_that_starves_is_sent_once(database: Database) -> None:
+    """Both reasons to send it a second time may hold at once: one message is enough, and it goes ahead of everything.
+
+    Safeguard: what bulk's share sends is left out of what is lost.
+    """
+    bulk, quick = add_batch(database), add_batch(database, lane="interactive")
+    told = {"number": 0, "first_row": 0, "last_row": 7}
+    lost = {"batch": bulk, "pairs": 1, "state": "sent", "sends": 1, "sent_at": 1.0, "rank": Rank.BULK, **told}
+    waiting = {"batch": quick, "pairs": 8, "state": "pending", **told}
+
+    def fill(connection: Connection) -> None:
+        connection.execute(insert(tables.chunks).values(lost))
+        connection.execute(insert(tables.chunks).values(waiting))
+
+    database.transact(fill)
+    sent = [(bell.batch, bell.rank) for bell in resend(database, EMPTY[Lane.BULK])]
+    assert sent == [(quick, Rank.INTERACTIVE), (bulk, Rank.SHARE)]
+    with database.reading() as connection:
+        assert connection.scalar(select(tables.chunks.c.sends).where(tables.chunks.c.batch == bulk)) == 2
+
+
 def test_lists_are_named_as_kombu_names_them() -> None:
     """A list that nobody consumes would swallow messages; one that nobody counts would hide them."""
     channel = Channel.__new__(Channel)
