@@ -11,6 +11,7 @@ import psutil
 from billiard import current_process
 from billiard.pool import EX_RECYCLE
 from celery import Celery
+from celery.bootsteps import RUN
 from celery.worker import state
 
 from audit.errors import AuditError, BrokerRefused
@@ -192,10 +193,10 @@ class Lifecycle:
 
     def on_shutdown(self, **_: object) -> None:
         """Main process, at the very end; a child's refusal decides the exit status, however Celery came to stop."""
+        self.on_shutting_down("Warm")  # an end by Celery's own error is told by no signal before this one
         if self._stopping:
             self._stopping.settled(patience_s=SETTLE_S)
         if self._housekeeper and self._telling:
-            self._housekeeper.stop()  # or its next round would write the ready file, and the rows, again
             self._housekeeper.last_words(self._telling.leave)
         self._ready.remove()
         if self._workplace and self._refusal() is not None:
@@ -228,14 +229,15 @@ class Lifecycle:
 
     def _check_board(self) -> None:
         """In every round of housekeeping: leave when a child, or Redis, has shown that it is no use going on."""
+        if self._consumer is not None and self._consumer.controller.blueprint.state != RUN:
+            self.on_shutting_down("Warm")  # it waits for its children, and these are to give back what they have
         self._watch_deaths()
         if not self._redis_known:
             try:
                 self._redis_known = self._redis.answers()
             except BrokerRefused as error:
                 self._require().board.refuse(error.exit_status, str(error))
-        refusal = self._refusal()
-        if refusal is not None:
+        if (refusal := self._refusal()) is not None:
             self._require().board.drain()
             state.should_stop = refusal[0]  # Celery's main loop looks at it; messages stay queued
         self._write_ready_file()
@@ -289,10 +291,9 @@ class Lifecycle:
 
 def _parent_of(pid: int) -> int | None:
     try:
-        parent: int = psutil.Process(pid).ppid()
+        return int(psutil.Process(pid).ppid())
     except psutil.Error:
         return None
-    return parent
 
 
 def _lose_connection() -> None:

@@ -167,6 +167,30 @@ def test_what_is_no_message_at_all_ends_a_worker_but_loses_nothing(
     check_promises(fragile, batch)
 
 
+def test_a_worker_that_rubbish_ends_gives_back_what_it_has_in_hand(
+    fragile: Settings, own_redis: RedisServer, manifest: Path
+) -> None:
+    """Celery ends by an error of its own and tells nobody; its children would judge their chunks to the end first.
+
+    Safeguard: housekeeping sees that Celery has begun to end the worker, and drains it as SIGTERM does.
+    """
+    slow = changed(fragile, stub_pair_s=1, chunk_pairs=60, slots_per_device=2)  # one slot listens while the other works
+    batch = submitted(slow, manifest)
+    with running(slow, manifest.parent) as worker:
+        with ledger(slow) as database:
+            wait_until(lambda: progress(database, batch).judged, timeout_s=60, what="a first commit")
+        with own_redis.client() as client:
+            client.rpush(queue_name(Lane.BULK, slow.model_name), b"123")
+        assert worker.process.wait(timeout=60) == 1
+        assert [event["ending"] for event in worker.events("chunk ended")] == ["released"]
+        assert worker.events("housekeeping failed") == []
+    quick = changed(slow, stub_pair_s=0)
+    with running(quick, manifest.parent) as worker, recovery(28, "rubbish in the middle of a chunk", within_s=30):
+        finished(quick, batch, watch=worker)
+    assert {row.attempt for row in told(quick, batch).values()} == {1}
+    check_promises(quick, batch)
+
+
 def test_a_message_of_another_wire_version_stays_in_its_own_queue(
     fragile: Settings, own_redis: RedisServer, manifest: Path
 ) -> None:
