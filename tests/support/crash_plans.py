@@ -60,32 +60,37 @@ def planned_batch(settings: Settings, manifest: Path, fates: Sequence[Fate], fol
     return Crashes(settings=settings, batch=batch, plan=plan, folder=folder)
 
 
-def drain(crashes: Crashes, tmp_path: Path, *, timeout_s: float) -> int:
-    """Keep a worker running until the batch is finished, as a supervisor does; returns how many were started.
+def drain(crashes: Crashes, tmp_path: Path, *, workers: int, timeout_s: float) -> int:
+    """Keep so many workers running until the batch is finished, as a supervisor does; returns how many were started.
 
     A worker whose main process dies loses its other processes too, as under systemd or in a container.
     """
     plan = json.dumps({str(number): fate.steps for number, fate in crashes.plan.items()})
-    workers: list[Worker] = []
     with ExitStack() as stack, ledger(crashes.settings) as database:
 
+        def another() -> Worker:
+            worker = running(
+                crashes.settings,
+                tmp_path,
+                PYTHONPATH=str(HOOKS),
+                CRASH_PLAN=plan,
+                CRASH_FOLDER=str(crashes.folder),
+            )
+            return stack.enter_context(worker)
+
+        alive = [another() for _ in range(workers)]
+
         def finished() -> bool:
-            if not workers or workers[-1].process.poll() is not None:
-                if workers:
-                    workers[-1].kill()
-                worker = running(
-                    crashes.settings,
-                    tmp_path,
-                    PYTHONPATH=str(HOOKS),
-                    CRASH_PLAN=plan,
-                    CRASH_FOLDER=str(crashes.folder),
-                )
-                workers.append(stack.enter_context(worker))
+            for place, worker in enumerate(alive):
+                if worker.process.poll() is not None:
+                    worker.kill()
+                    alive[place] = another()
             return progress(database, crashes.batch).finished
 
         try:
             wait_until(finished, timeout_s=timeout_s, what=f"batch {crashes.batch} to finish")
         except AssertionError as error:
-            raise AssertionError(f"{error}: {progress(database, crashes.batch)}{workers[-1].tail()}") from None
-        workers[-1].stop()
-    return len(workers)
+            raise AssertionError(f"{error}: {progress(database, crashes.batch)}{alive[-1].tail()}") from None
+        for worker in alive:
+            worker.stop()
+    return len(list(tmp_path.glob("worker-*.log")))
