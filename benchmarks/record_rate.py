@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -71,9 +71,10 @@ def outcome(row: int) -> Outcome:
 
 
 def values(held: Claim, first: int, size: int) -> list[Values]:
-    """Rows of `outcomes` as db/record.py makes them, of pairs that have none yet."""
+    """Rows of `outcomes` as db/record.py makes them, of pairs that have none yet; cached: no way remembers them."""
     shared = recording.shared_values(held)
-    return [{**shared, **recording.own_values(held, outcome(row))} for row in range(first, first + size)]
+    found = [replace(outcome(row), cached=True) for row in range(first, first + size)]
+    return [{**shared, **recording.own_values(held, one)} for one in found]
 
 
 def chosen(connection: Connection, rows: Sequence[Values]) -> None:

@@ -4,56 +4,66 @@ On PostgreSQL that is one statement with one JSON text, on SQLite the driver's e
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql
 
 from db.codec import COMPACT
 from db.engine import SQL_NOW
-from db.tables import judgements, outcomes
+from db.tables import outcomes
 
 REMEMBERED = ("content_key", "p_yes", "p_no", "p_maybe")
 """What a row of `judgements` holds, but for its time."""
-Values = Mapping[str, Any]
 
 
-def insert_outcomes(connection: Connection, shared: Values, rows: Sequence[Values]) -> None:
-    """Insert rows of `outcomes`, each with the values that all share; a pair that has an outcome keeps it.
+def insert_outcomes(connection: Connection, shared: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows of `outcomes`, each with the values that all share, and remember the scores that were not cached.
 
-    All rows have the same columns in the same order; judged_at is the database's.
+    A pair that has an outcome keeps it; the first writer of a content key wins. All rows have the same columns in the
+    same order. Times are the database's.
     """
-    _insert(connection, outcomes, shared, rows, clock="judged_at")
-
-
-def insert_judgements(connection: Connection, rows: Sequence[Values]) -> None:
-    """Insert rows with the columns REMEMBERED; the first writer of a key wins.
-
-    In the order of their keys, so that two writers of the same ones cannot lock each other in opposite order.
-    """
-    ordered = sorted(rows, key=lambda row: str(row["content_key"]))
-    _insert(connection, judgements, {}, ordered, clock="created_at")
-
-
-def _insert(connection: Connection, table: Table, shared: Values, rows: Sequence[Values], *, clock: str) -> None:
     if not rows:
         return
-    columns = (*shared, *rows[0])
-    into = f"INSERT INTO {table.name} ({', '.join(columns)}, {clock})"
-    now = SQL_NOW[connection.dialect.name]
-    if connection.dialect.name == "sqlite":
-        marks = ", ".join("?" * len(columns))
-        first = tuple(shared.values())
-        given = [(*first, *row.values()) for row in rows]
-        connection.exec_driver_sql(f"{into} VALUES ({marks}, {now}) ON CONFLICT DO NOTHING", given)
+    columns = (tuple(shared), tuple(rows[0]))
+    if connection.dialect.name == "postgresql":
+        text = COMPACT.encode([dict(row) for row in rows])
+        connection.exec_driver_sql(_both(*columns), (text, *shared.values()))
         return
-    types = {column.name: column.type.compile(dialect=connection.dialect) for column in table.columns}
-    select = _from_json(types, tuple(shared), tuple(rows[0]), now)
-    text = COMPACT.encode([dict(row) for row in rows])
-    connection.exec_driver_sql(f"{into} {select} ON CONFLICT DO NOTHING", (*shared.values(), text))
+    first = tuple(shared.values())
+    _each(connection, _into_outcomes(*columns), [(*first, *row.values()) for row in rows])
+    fresh = [row for row in rows if row["content_key"] and not row["cached"]]
+    if fresh:
+        _each(connection, _INTO_JUDGEMENTS, [tuple(row[name] for name in REMEMBERED) for row in fresh])
 
 
-def _from_json(types: Mapping[str, str], shared: Sequence[str], own: Sequence[str], now: str) -> str:
-    """SELECT from a JSON array of objects, in its order; the shared values are parameters of their own."""
-    fixed = "".join(f"%s::{types[name]}, " for name in shared)
+_INTO_JUDGEMENTS = f"INSERT INTO judgements ({', '.join(REMEMBERED)}, created_at)"
+
+
+def _into_outcomes(shared: Sequence[str], own: Sequence[str]) -> str:
+    return f"INSERT INTO outcomes ({', '.join((*shared, *own))}, judged_at)"
+
+
+def _each(connection: Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    marks = ", ".join("?" * len(rows[0]))
+    connection.exec_driver_sql(f"{into} VALUES ({marks}, {SQL_NOW['sqlite']}) ON CONFLICT DO NOTHING", list(rows))
+
+
+@cache
+def _both(shared: Sequence[str], own: Sequence[str]) -> str:
+    """PostgreSQL's statement; its parameters are a JSON array of objects, and the shared values.
+
+    Judgements in the order of their keys: two writers of the same ones cannot lock each other in opposite order.
+    """
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy annotates no dialect's constructor
+    types = {column.name: column.type.compile(dialect=dialect) for column in outcomes.columns}
     fields = ", ".join(f"{name} {types[name]}" for name in own)
-    return f"SELECT {fixed}given.*, {now} FROM json_to_recordset(%s::json) AS given({fields})"  # noqa: S608 - names of our own
+    fixed = "".join(f"%s::{types[name]}, " for name in shared)
+    now, remembered = SQL_NOW["postgresql"], ", ".join(REMEMBERED)
+    return (
+        f"WITH given AS MATERIALIZED (SELECT * FROM json_to_recordset(%s::json) AS given({fields})),"  # noqa: S608 - names of our own
+        f" written AS ({_into_outcomes(shared, own)} SELECT {fixed}given.*, {now} FROM given ON CONFLICT DO NOTHING)"
+        f" {_INTO_JUDGEMENTS} SELECT {remembered}, {now} FROM given WHERE content_key IS NOT NULL AND NOT cached"
+        " ORDER BY content_key ON CONFLICT DO NOTHING"
+    )

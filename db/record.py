@@ -12,7 +12,7 @@ from db.codec import escape
 from db.death import counted
 from db.engine import Database, db_now
 from db.lease import THIS_CHUNK, Claim, no_holder
-from db.outcome_rows import REMEMBERED, insert_judgements, insert_outcomes
+from db.outcome_rows import insert_outcomes
 from db.retry import afresh, asked_again, make_room
 from db.tables import ChunkState, chunks, retries, suspects
 
@@ -90,15 +90,12 @@ def _may_write(chunk: Mapping[str, Any], claim: Claim) -> bool:
 
 
 def _write(connection: Connection, claim: Claim, results: Sequence[Outcome]) -> None:
-    rows = [own_values(claim, outcome) for outcome in results]
     if claim.retried:
         make_room(connection, claim.batch, [outcome.row for outcome in results if outcome.row in claim.retried])
-    insert_outcomes(connection, shared_values(claim), rows)
+    insert_outcomes(connection, shared_values(claim), [own_values(claim, outcome) for outcome in results])
     if claim.suspects:
         judged = [outcome.row for outcome in results if outcome.row in claim.suspects]
         connection.execute(delete(suspects).where(suspects.c.batch == claim.batch, suspects.c.row.in_(judged)))
-    fresh = {row["content_key"]: row for row in rows if row["content_key"] and not row["cached"]}
-    insert_judgements(connection, [{name: row[name] for name in REMEMBERED} for row in fresh.values()])
 
 
 def shared_values(claim: Claim) -> Mapping[str, Any]:
