@@ -50,8 +50,6 @@ MAIN = [Fate(steps=steps) for steps in IN_THE_MAIN_PROCESS]
 QUICK = [fate for fate in POOL if fate.steps[-1] in QUICK_STEPS]
 RENEWED = [fate for fate in POOL if "renewed" in fate.steps]
 OTHERS = [fate for fate in POOL if fate not in RENEWED]
-UNTOUCHED = Fate(steps=())
-"""A chunk that nothing is planned for, beside each that dies: without them a slot would take itself for sick."""
 
 
 def crashing(settings: Settings, fates: list[Fate], tmp_path: Path, *, kills: int) -> Crashes:
@@ -67,15 +65,13 @@ def crashing(settings: Settings, fates: list[Fate], tmp_path: Path, *, kills: in
         lease_s=3 if slow else 60,  # no death here may wait for a lease
         pair_limit_s=2,
         decode_limit_s=2,
-        canary_limit_s=10,  # a slot whose processes die waits for a part of that
         feed_every_s=0.2,
         resend_s=0.5,
         stub_pair_s=0.4 if slow else 0,
         cache=False,
     )
-    mixed = [each for fate in fates for each in (fate, UNTOUCHED)]
-    manifest = small_manifest(tmp_path, pairs=pairs * kills * len(mixed))
-    return planned_batch(quick, manifest, mixed, tmp_path / "deaths")
+    manifest = small_manifest(tmp_path, pairs=pairs * kills * len(fates))
+    return planned_batch(quick, manifest, fates, tmp_path / "deaths")
 
 
 def check(crashes: Crashes) -> None:
