@@ -45,6 +45,7 @@ class Cause(StrEnum):
     DIED = "died"
     STUCK = "stuck"
     LET_GO = "let_go"  # it lost its ledger, and left: nobody's death
+    STOPPED = "stopped"  # by a signal, from somebody who did not let it go on: no pair's doing, whatever was at hand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,9 @@ def death_of(chunk: Mapping[str, Any]) -> Death:
     is_here = (holder.host, holder.boot) == (here.host, here.boot)
     if not is_here or proved_dead(holder):
         return Death(cause=Cause.DIED, certain=False)
-    return Death(cause=Cause.STUCK, certain=not _is_stopped(holder.pid))
+    if is_stopped(holder.pid):
+        return Death(cause=Cause.STOPPED, certain=False)
+    return Death(cause=Cause.STUCK, certain=True)
 
 
 def bury(connection: Connection, chunk: Mapping[str, Any], death: Death, *, max_deaths: int) -> ChunkState:
@@ -117,10 +120,11 @@ def bury(connection: Connection, chunk: Mapping[str, Any], death: Death, *, max_
     state, deaths, hand = ChunkState.PENDING, chunk["deaths"], {}
     if death.cause is Cause.LET_GO:
         pass
-    elif chunk["marker_row"] is None:
+    elif chunk["marker_row"] is None or death.cause is Cause.STOPPED:
         deaths += 1
         state = ChunkState.PARKED if deaths >= max_deaths else ChunkState.PENDING
-        if death.hand is not None and not death.certain:  # what surely was a crash says nothing about later kills
+        # What surely was a crash, or a stop, says nothing about later kills.
+        if death.hand is not None and not death.certain and death.cause is not Cause.STOPPED:
             hand = dict(zip(("hand_first", "hand_last"), death.hand, strict=True))
     else:
         _suspect(connection, chunk, death)
@@ -132,7 +136,8 @@ def bury(connection: Connection, chunk: Mapping[str, Any], death: Death, *, max_
     return state
 
 
-def _is_stopped(pid: int) -> bool:
+def is_stopped(pid: int) -> bool:
+    """Whether somebody has stopped the process (SIGSTOP, a debugger); False where nothing is known of it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()[0] in "Tt"
     except (OSError, IndexError):

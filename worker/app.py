@@ -4,13 +4,16 @@
 these versions of Celery; see docs/decisions/.
 """
 
+import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, signals
 from celery.platforms import SecurityWarning
+from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 from kombu import Queue
 
@@ -18,6 +21,9 @@ from audit.errors import AuditError
 from audit.message import TASK_NAME, Lane, queue_name
 from audit.settings import Settings, read_settings
 from worker.lifecycle import Lifecycle
+from worker.telemetry import logger
+
+log = logger(__name__)
 
 
 def create_app(settings: Settings) -> Celery:
@@ -27,7 +33,12 @@ def create_app(settings: Settings) -> Celery:
     lifecycle = Lifecycle(app, settings)
 
     class LimitedRequest(Request):  # type: ignore[misc]  # celery ships no types
-        """Tells housekeeping which process a hard limit is about to kill, so that the pair's failure is `timed_out`."""
+        """Has no time limits but ours, and tells housekeeping whom a hard limit is about to kill."""
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            # From the message, that is from anybody: a limit that is no number would end the worker, and each after it.
+            self.time_limits = (None, None)
 
         def on_timeout(self, soft: bool, timeout: float) -> None:
             if not soft and self.worker_pid:
@@ -47,6 +58,28 @@ def create_app(settings: Settings) -> Celery:
     signals.worker_shutting_down.connect(lifecycle.on_shutting_down, **connect)
     signals.worker_shutdown.connect(lifecycle.on_shutdown, **connect)
     return app
+
+
+class SturdyConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
+    """Drops a message that it cannot handle.
+
+    Celery's own ends the worker, which puts the message back into Redis as it leaves: the next one would meet it again.
+    """
+
+    def create_task_handler(self, **named: Any) -> Callable[[Any], None]:
+        """What is called with each message."""
+        handle = super().create_task_handler(**named)
+
+        def on_message(message: Any) -> None:
+            try:
+                handle(message)
+            except (*self.connection_errors, *self.channel_errors):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, Celery has no other hands for it
+                log.warning("message dropped", reason=f"{type(error).__name__} in Celery's hands")
+                message.reject_log_error(logging.getLogger(__name__), self.connection_errors)
+
+        return on_message
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -71,6 +104,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_soft_time_limit": soft_s,
         "task_time_limit": hard_s,
         "worker_pool": "prefork",
+        "worker_consumer": "worker.app:SturdyConsumer",
         # The default of 4 s would kill each replacement child that loads a model for longer, for ever.
         "worker_proc_alive_timeout": settings.canary_limit_s,
         "worker_lost_wait": 2.0,

@@ -13,7 +13,7 @@ from typing import Any
 
 from billiard.pool import EX_RECYCLE
 
-from db.death import Cause, Death
+from db.death import Cause, Death, is_stopped
 from worker.board import Board, is_out
 from worker.sick import EX_OUT
 from worker.telemetry import logger
@@ -38,7 +38,7 @@ class Deaths:
         self._board = board
         self._slots = slots
         self._oom_kills = oom_kills or kernel_oom_kills
-        self._limited: set[int] = set()
+        self._foretold: dict[int, Cause] = {}
         self._known: dict[Process, Death] = {}
         # The kernel's count at the last two looks: a kill that is noticed late still counts as new.
         self._counts = deque([self._oom_kills()], maxlen=2)
@@ -59,7 +59,11 @@ class Deaths:
 
     def limit_fired(self, pid: int) -> None:
         """Celery is about to kill this child for its hard limit."""
-        self._limited.add(pid)
+        self._foretold[pid] = Cause.STUCK
+
+    def stuck(self, pid: int) -> None:
+        """Housekeeping is about to kill this child, which makes no progress: its SIGKILL is not from anybody."""
+        self._foretold[pid] = Cause.STOPPED if is_stopped(pid) else Cause.STUCK
 
     def look(self) -> None:
         """Once a round: note the kernel's count of kills for want of memory."""
@@ -72,7 +76,7 @@ class Deaths:
             if news.pid == pid:
                 self._known[(pid, news.ticks)] = self._judge(pid, exitcode, news.hand)
                 self._count(slot, exitcode)
-        self._limited.discard(pid)
+        self._foretold.pop(pid, None)
         while len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
 
@@ -93,8 +97,9 @@ class Deaths:
             log.error("slot is out", slot=slot, deaths=deaths, cure="look at its device, then start the worker anew")
 
     def _judge(self, pid: int, exitcode: int | None, hand: tuple[int, int] | None) -> Death:
-        if pid in self._limited:
-            return Death(cause=Cause.STUCK, certain=True, hand=hand)
+        foretold = self._foretold.get(pid)
+        if foretold is not None:
+            return Death(cause=foretold, certain=foretold is Cause.STUCK, hand=hand)
         if exitcode == EX_LET_GO:
             return Death(cause=Cause.LET_GO, certain=False)
         killed = exitcode is None or exitcode in FROM_OUTSIDE

@@ -275,7 +275,11 @@ class Lifecycle:
     def _stuck(self) -> list[int]:
         workplace = self._require()
         pids = workplace.board.stuck(len(workplace.slots), for_s=self._settings.lease_s)
-        return [pid for pid in pids if _parent_of(pid) == os.getpid()]
+        mine = [pid for pid in pids if _parent_of(pid) == os.getpid()]
+        for pid in mine:
+            if self._deaths:
+                self._deaths.stuck(pid)
+        return mine
 
     def _write_ready_file(self) -> None:
         """What `caption-audit up` and health checks read: which slots have proved their model."""

@@ -60,7 +60,8 @@ def test_one_crashing_picture_of_sixty_four_fails_alone(careful: Settings, tmp_p
     """
     batch = submitted(careful, poisoned(tmp_path, good=63, bad=1))
     with running(careful, tmp_path, PYTHONPATH=hook(tmp_path / "hook")) as worker:
-        with recovery(22, "one picture of 64 crashes the decoder", within_s=60):
+        worker.wait_for("model proved")
+        with recovery(22, "one picture of 64 crashes the decoder: from the claim to the last outcome", within_s=60):
             finished(careful, batch, watch=worker)
         assert len(worker.events("model proved")) <= 3
     codes = results(careful, batch)
@@ -94,7 +95,8 @@ def test_sixty_four_crashing_pictures_of_sixty_four_cost_two_reloads_at_most(car
     """
     batch = submitted(careful, poisoned(tmp_path, good=0, bad=64))
     with running(careful, tmp_path, PYTHONPATH=hook(tmp_path / "hook")) as worker:
-        with recovery(22, "64 pictures of 64 crash the decoder", within_s=60):
+        worker.wait_for("model proved")
+        with recovery(22, "64 pictures of 64 crash the decoder: from the claim to the last outcome", within_s=60):
             finished(careful, batch, watch=worker, timeout_s=200)
         assert len(worker.events("model proved")) <= 3
     assert results(careful, batch) == {f"{number}-b": "decoder_crashed" for number in range(64)}
@@ -111,8 +113,13 @@ def test_a_picture_on_which_the_decoder_spins_is_timed_out_alone(careful: Settin
     batch = submitted(quick, poisoned(tmp_path, good=7, bad=1))
     spinning = CRASHING_DECODER.replace("os.kill(os.getpid(), signal.SIGSEGV)", "deque(repeat(None), maxlen=0)")
     with running(quick, tmp_path, PYTHONPATH=hook(tmp_path / "hook", NATIVE_LOOP + spinning)) as worker:
-        with recovery(7, "a decoder that spins: its picture is timed out, the others are judged", within_s=2 * (3 + 5)):
-            finished(quick, batch, watch=worker)
+        worker.wait_for("model proved")
+        with (
+            ledger(quick) as database,
+            recovery(7, "a decoder that spins: from the claim to a verdict", within_s=4 + 5),
+        ):
+            wait_until(lambda: progress(database, batch).judged, timeout_s=90, what=f"a verdict{worker.tail()}")
+        finished(quick, batch, watch=worker)
         assert len(worker.events("stuck process killed")) <= 3
     codes = results(quick, batch)
     assert codes == {key: "decoder_timeout" if key.endswith("b") else "Yes" for key in codes}

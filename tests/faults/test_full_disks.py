@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
+from audit.pair import BatchId
 from audit.settings import Settings
 from db.queries import progress
 from ops.worker_process import LOG_FILES, WorkerProcess, open_log
@@ -95,7 +96,7 @@ def test_a_full_disk_under_the_ledger_stops_the_work_until_there_is_room(
             assert command(settings, "health", "--probe", "live").returncode == 0
             refused = command(settings, "submit", str(small_manifest(tmp_path, pairs=20, name="more.csv")))
             assert refused.returncode == 69, refused.stderr
-            assert "disk is full" in refused.stderr
+            assert "the ledger's disk is full" in refused.stderr
             assert "Traceback" not in refused.stderr
             began = time.monotonic()
             wait_until(lambda: time.monotonic() - began > 5, timeout_s=20, what="some rounds of housekeeping")
@@ -104,7 +105,7 @@ def test_a_full_disk_under_the_ledger_stops_the_work_until_there_is_room(
                 event["reason"] for name in ("ledger waited for", "housekeeping waits") for event in worker.events(name)
             ]
             assert 1 <= len(lines) <= 4, lines
-            assert all("disk is full" in line for line in lines)
+            assert all(line.startswith("the ledger's disk is full") for line in lines)
         with recovery(11, "disk full under the SQLite ledger", within_s=10):
             disk.make_room()
             wait_until(lambda: progress(database, batch).judged > held, timeout_s=60, what="the work to go on")
@@ -127,9 +128,10 @@ def test_a_full_disk_under_audit_home_delays_no_verdict(sqlite_settings: Setting
             worker.wait_for("model proved")
             wait_until(lambda: command(settings, "health").returncode == 0, timeout_s=60, what="a healthy worker")
             disk.fill()
-            with recovery(11, "AUDIT_HOME on a full disk: the next batch is judged", within_s=10):
-                batch = submitted(settings, small_manifest(tmp_path, pairs=100))
-                finished(settings, batch, watch=worker)
+            batch = submitted(settings, small_manifest(tmp_path, pairs=100))
+            with recovery(11, "AUDIT_HOME on a full disk: the next batch is begun", within_s=10):
+                begun(settings, batch)
+            finished(settings, batch, watch=worker)
             worker.children()[0].kill()
             worker.wait_for("model proved", count=2)
             fresh = worker.events("model proved")[1]["pid"]
@@ -149,6 +151,12 @@ def test_a_full_disk_under_audit_home_delays_no_verdict(sqlite_settings: Setting
     assert len(results(settings, batch)) == check_promises(settings, batch).submitted == 100
 
 
+def begun(settings: Settings, batch: BatchId) -> None:
+    """Wait for the first outcome."""
+    with ledger(settings) as database:
+        wait_until(lambda: progress(database, batch).judged, timeout_s=90, what="a first outcome")
+
+
 def ready_file(worker: Worker) -> Path:
     return worker.settings.home / "run" / f"worker-{worker.process.pid}.json"
 
@@ -166,8 +174,11 @@ def test_output_that_nobody_can_write_down_stops_no_work(sqlite_settings: Settin
     batch = submitted(settings, write_csv(tmp_path / "pairs.csv", rows))
     worker = Worker(settings, log=Path("/dev/full"))
     try:
-        with recovery(27, "an error storm into a full disk", within_s=5):
-            finished(settings, batch)
+        wait_until(lambda: "p2" in told(settings, batch), timeout_s=90, what="the death of two processes")
+        held = len(told(settings, batch))
+        with recovery(27, "an error storm into a full disk: another process goes on", within_s=5):
+            wait_until(lambda: len(told(settings, batch)) > held, timeout_s=90, what="the next outcome")
+        finished(settings, batch)
         assert worker.stop() == 0
     finally:
         worker.kill()
@@ -206,9 +217,11 @@ def test_a_log_folder_that_is_full_costs_lines_and_nothing_else(sqlite_settings:
         disk.fill()
         process = WorkerProcess(settings)
         try:
-            with recovery(27, "the log folder of `up` is full", within_s=5):
-                batch = submitted(settings, small_manifest(tmp_path, pairs=200))
-                finished(settings, batch)
+            wait_until(process.is_ready, timeout_s=90, what="a proved model")
+            batch = submitted(settings, small_manifest(tmp_path, pairs=200))
+            with recovery(27, "the log folder of `up` is full: the next batch is begun", within_s=5):
+                begun(settings, batch)
+            finished(settings, batch)
             assert (disk.folder / "worker.log").stat().st_size == 0
             disk.make_room()
             finished(settings, submitted(settings, small_manifest(tmp_path, name="more.csv")))

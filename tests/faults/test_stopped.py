@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sqlalchemy import func, select
 
 from audit.settings import Settings
 from db import tables
+from db.locks import write_lock_holder
 from db.queries import progress
 from tests.support.manifests import draw, small_manifest, write_csv
 from tests.support.recovery import recovery
@@ -80,11 +82,28 @@ def stopped(*processes: psutil.Process) -> Iterator[None]:
     for process in processes:
         os.kill(process.pid, signal.SIGSTOP)
     try:
+        for process in processes:
+            wait_until(partial(_is_stopped, process), timeout_s=20, what=f"process {process.pid} to stop")
         yield
     finally:
         for process in processes:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGCONT)
+
+
+def _is_stopped(process: psutil.Process) -> bool:
+    return process.status() == psutil.STATUS_STOPPED
+
+
+@contextmanager
+def stopped_at_work(settings: Settings, *processes: psutil.Process) -> Iterator[None]:
+    """The same, and not in the middle of a commit: nobody could take over from whoever has the ledger's file locked."""
+    pids = {process.pid for process in processes}
+    while True:
+        with stopped(*processes):
+            if write_lock_holder(str(settings.home / "audit.db")) not in pids:
+                yield
+                return
 
 
 def family(worker: Worker) -> list[psutil.Process]:
@@ -94,7 +113,26 @@ def family(worker: Worker) -> list[psutil.Process]:
 
 def at_work(worker: Worker, settings: Settings) -> None:
     """Until a chunk is claimed."""
-    wait_until(lambda: counted(settings, tables.chunks.c.attempts), timeout_s=60, what=f"a claim{worker.tail()}")
+    claimed(settings, worker, times=1)
+
+
+def claimed(settings: Settings, worker: Worker, *, times: int) -> None:
+    """Until chunks were claimed so often."""
+    enough = f"{times} claims{worker.tail()}"
+    wait_until(lambda: counted(settings, tables.chunks.c.attempts) >= times, timeout_s=60, what=enough)
+
+
+def holder(settings: Settings) -> int:
+    """The pid of the process that has the one chunk that is running."""
+    with ledger(settings) as database, database.reading() as connection:
+        chunks = tables.chunks.c
+        return int(connection.scalar(select(chunks.holder_pid).where(chunks.state == tables.ChunkState.RUNNING)) or 0)
+
+
+def marked(settings: Settings) -> bool:
+    """Whether a process has committed that it is about to judge a pair."""
+    with ledger(settings) as database, database.reading() as connection:
+        return connection.scalar(select(func.max(tables.chunks.c.marker_stage))) == "judge"
 
 
 def test_a_worker_that_was_stopped_past_its_lease_writes_nothing_twice(quick: Settings, tmp_path: Path) -> None:
@@ -103,13 +141,16 @@ def test_a_worker_that_was_stopped_past_its_lease_writes_nothing_twice(quick: Se
     Safeguard: db/record.py compares the lease's token, writes nothing with an old one and counts the late writer.
     """
     patient = changed(quick, chunk_pairs=4, soft_limit_s=200)  # its clock runs while it is stopped
-    batch = submitted(patient, slow_manifest(tmp_path, pairs=4, order="stub:sleep=0.8 stub:yes"))
-    with running(patient, tmp_path) as late:
-        at_work(late, patient)
-        with stopped(*reversed(family(late))), running(patient, tmp_path) as other:
-            other.wait_for("model proved")
+    with running(patient, tmp_path) as one, running(patient, tmp_path) as two:
+        for worker in (one, two):
+            worker.wait_for("model proved")
+        batch = submitted(patient, slow_manifest(tmp_path, pairs=4, order="stub:sleep=0.8 stub:yes"))
+        at_work(one, patient)
+        late, other = (one, two) if holder(patient) in {child.pid for child in one.children()} else (two, one)
+        with stopped_at_work(patient, *reversed(family(late))):
             with recovery(6, "a whole worker stopped: another takes its chunk over", within_s=3 + 10):
-                finished(patient, batch, watch=other)
+                claimed(patient, other, times=2)
+            finished(patient, batch, watch=other)
             judged = told(patient, batch)
         wait_until(lambda: counted(patient, tables.chunks.c.fenced), timeout_s=60, what=f"a fence{late.tail()}")
         assert late.process.poll() is None
@@ -123,13 +164,36 @@ def test_a_stopped_child_is_replaced_and_its_pair_is_not_blamed(quick: Settings,
 
     Safeguard: worker/housekeeping.py kills a child of its own that makes no progress for a lease.
     """
+    quick = changed(quick, soft_limit_s=200)  # or the hard limit would kill it, a minute later
     batch = submitted(quick, slow_manifest(tmp_path))
     with running(quick, tmp_path) as worker:
         at_work(worker, quick)
-        with stopped(worker.children()[0]), recovery(6, "a child stopped for good: its chunk is judged", within_s=13):
+        with stopped_at_work(quick, worker.children()[0]):
+            with recovery(6, "a child stopped for good: its chunk is claimed anew", within_s=3 + 10):
+                claimed(quick, worker, times=2)
             finished(quick, batch, watch=worker)
-        assert worker.events("stuck process killed")
+        assert len(worker.events("stuck process killed")) == 1
     assert results(quick, batch) == yes(8)
+    check_promises(quick, batch)
+
+
+@pytest.mark.long
+def test_a_pair_at_which_processes_are_stopped_again_and_again_is_not_blamed(quick: Settings, tmp_path: Path) -> None:
+    """Three processes end with the same pair at hand, and it has done nothing.
+
+    Safeguard: db/death.py and worker/deaths.py look whether somebody has stopped a process that makes no progress.
+    """
+    quick = changed(quick, soft_limit_s=200)
+    batch = submitted(quick, slow_manifest(tmp_path, pairs=1, order="stub:sleep=1.5 stub:yes"))
+    with running(quick, tmp_path) as worker:
+        for times in (1, 2, 3):
+            claimed(quick, worker, times=times)
+            if times > 1:
+                wait_until(lambda: marked(quick), timeout_s=60, what=f"a marker{worker.tail()}")
+            with stopped_at_work(quick, worker.children()[0]):
+                worker.wait_for("stuck process killed", count=times)
+        finished(quick, batch, watch=worker)
+    assert results(quick, batch) == yes(1)
     check_promises(quick, batch)
 
 
@@ -161,23 +225,23 @@ def test_whoever_was_stopped_with_the_write_lock_is_named_and_waited_for(quick: 
     path = quick.home / "audit.db"
     with running(quick, tmp_path) as worker, ledger(quick) as database:
         wait_until(lambda: progress(database, batch).judged, timeout_s=60, what="a first commit")
-        holder = subprocess.Popen(
+        locker = subprocess.Popen(
             [sys.executable, "-c", LOCK, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         try:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == "locked\n"
-            with stopped(psutil.Process(holder.pid)):
-                name = f"process {holder.pid} ({psutil.Process(holder.pid).name()}), which is stopped"
+            assert locker.stdout is not None
+            assert locker.stdout.readline() == "locked\n"
+            with stopped(psutil.Process(locker.pid)):
+                name = f"process {locker.pid} ({psutil.Process(locker.pid).name()}), which is stopped"
                 for event in ("ledger waited for", "housekeeping waits"):
                     assert worker.wait_for(event)[0]["reason"] == f"the ledger's file is locked by {name}"
             held = progress(database, batch).judged
             with recovery(6, "the holder of the write lock goes on, and ends", within_s=13):
-                holder.communicate("", timeout=60)
+                locker.communicate("", timeout=60)
                 wait_until(lambda: progress(database, batch).judged > held, timeout_s=60, what="the work to go on")
         finally:
-            holder.kill()
-            holder.wait()
+            locker.kill()
+            locker.wait()
         finished(quick, batch, watch=worker)
     assert {row.attempt for row in told(quick, batch).values()} == {1}
     assert results(quick, batch) == yes(24)
@@ -190,6 +254,7 @@ def test_a_ledger_that_is_locked_for_thirty_seconds_costs_time_alone(quick: Sett
 
     Safeguard: worker/tasks.py holds results and repeats the commit; waiting for the ledger is not being stuck.
     """
+    quick = changed(quick, soft_limit_s=200)  # of a chunk: its clock runs while the ledger is waited for
     batch = submitted(quick, slow_manifest(tmp_path, pairs=60))
     more = small_manifest(tmp_path / "more", pairs=8)
     with running(quick, tmp_path) as worker, ledger(quick) as database:
@@ -223,17 +288,21 @@ def test_a_pair_that_takes_too_long_is_timed_out_after_three_deaths_at_most(
 ) -> None:
     """In C with the GIL held, where no soft limit fires, or in Python: the pair alone, not its neighbours, and no loop.
 
-    Safeguard: worker/housekeeping.py kills from outside what makes no progress for a lease (lease = limit + 1 s here).
+    Safeguard: worker/housekeeping.py kills from outside what makes no progress for a lease (lease = limit + 1 s here),
+    and says so to worker/deaths.py, for its SIGKILL is not from anybody.
     """
     draw(tmp_path / "red.png")
     captions = ["stub:yes", order, "stub:no", "stub:maybe"]
     rows = [(f"p{number}", "red.png", caption) for number, caption in enumerate(captions)]
-    batch = submitted(quick, write_csv(tmp_path / "pairs.csv", rows))
+    quick = changed(quick, soft_limit_s=200)
     with running(quick, tmp_path) as worker:
+        worker.wait_for("model proved")
+        batch = submitted(quick, write_csv(tmp_path / "pairs.csv", rows))
         at_work(worker, quick)
-        with recovery(7, f"{order}: timed out, after all its deaths", within_s=3 * (2 + 5)):
-            finished(quick, batch, watch=worker)
-        assert len({event["pid"] for event in worker.events("stuck process killed")}) <= 3
+        with recovery(7, f"{order}: killed from outside, and another process has the chunk", within_s=3 + 5):
+            claimed(quick, worker, times=2)
+        finished(quick, batch, watch=worker)
+        assert len(worker.events("stuck process killed")) <= 3
     assert results(quick, batch) == {"p0": "Yes", "p1": "timed_out", "p2": "No", "p3": "Maybe"}
     assert (told(quick, batch)["p1"].attempt or 0) <= 3
     check_promises(quick, batch)
