@@ -6,6 +6,7 @@ anybody.
 """
 
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,19 +30,29 @@ EX_LET_GO = 72
 NOT_THE_SLOTS = frozenset({0, EX_RECYCLE, EX_LET_GO, EX_LOAD_FAILED, EX_OUT})
 """Exit statuses that do not speak against the slot; loads that fail are counted by themselves."""
 REMEMBERED = 1_000
+NOTICED_S = 10.0
+"""So long after the kernel has killed a process its end may be noticed: a large one takes seconds to be taken down."""
 
 
 class Deaths:
     """Collected by `ended` in the main thread, read by housekeeping: plain dictionaries, one writer each."""
 
-    def __init__(self, board: Board, slots: int, *, oom_kills: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        board: Board,
+        slots: int,
+        *,
+        oom_kills: Callable[[], int] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._board = board
         self._slots = slots
         self._oom_kills = oom_kills or kernel_oom_kills
+        self._now = now
         self._foretold: dict[int, Cause] = {}
         self._known: dict[Process, Death] = {}
-        # The kernel's count at the last two looks: a kill that is noticed late still counts as new.
-        self._counts = deque([self._oom_kills()], maxlen=2)
+        # The kernel's counts of the last seconds, with their times: a kill is noticed late on a busy host.
+        self._looks = deque([(now(), self._oom_kills())])
 
     def watch(self, pool: Any) -> None:
         """Be told by this billiard pool of every child that it has buried; asking again for one pool does nothing."""
@@ -67,7 +78,9 @@ class Deaths:
 
     def look(self) -> None:
         """Once a round: note the kernel's count of kills for want of memory."""
-        self._counts.append(self._oom_kills())
+        self._looks.append((self._now(), self._oom_kills()))
+        while len(self._looks) > 1 and self._looks[1][0] < self._looks[-1][0] - NOTICED_S:
+            self._looks.popleft()
 
     def ended(self, pid: int, exitcode: int | None) -> None:
         """A child has ended, before its replacement takes its place on the board."""
@@ -103,7 +116,9 @@ class Deaths:
         if exitcode == EX_LET_GO:
             return Death(cause=Cause.LET_GO, certain=False)
         killed = exitcode is None or exitcode in FROM_OUTSIDE
-        for_memory = exitcode == -signal.SIGKILL and self._oom_kills() > self._counts[0]
+        for_memory = exitcode == -signal.SIGKILL and self._oom_kills() > self._looks[0][1]
+        if for_memory:  # one of the kernel's kills explains one death
+            self._looks = deque((at, count + 1) for at, count in self._looks)
         return Death(cause=Cause.DIED, certain=for_memory or not killed, hand=hand)
 
 

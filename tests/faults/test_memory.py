@@ -34,7 +34,7 @@ def manifest(folder: Path, order: str) -> Path:
 
 
 def alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 def expected(code: str) -> dict[str, str]:

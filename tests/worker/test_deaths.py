@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from audit.holder import start_ticks
-from db.death import Cause, Death
+from db.death import Cause, Death, is_stopped
 from tests.support.waiting import wait_until
 from worker.board import Board
-from worker.deaths import EX_LET_GO, Deaths, is_stopped
+from worker.deaths import EX_LET_GO, Deaths
 
 
 @pytest.fixture
@@ -23,12 +23,20 @@ def child() -> Iterator[int]:
     process.wait()
 
 
-def deaths_of(board: Board, child: int, *, kills: list[int] | None = None) -> Deaths:
-    """As the kernel's count of kills for want of memory is seen, one look after the other."""
+class Kernel:
+    """Counts its kills for want of memory, and has a clock."""
+
+    def __init__(self) -> None:
+        self.kills = 7
+        self.time = 100.0
+
+
+def deaths_of(board: Board, child: int, kernel: Kernel | None = None) -> Deaths:
+    """Of a worker whose one child has rows 3 to 5 in hand."""
+    kernel = kernel or Kernel()
     board.started(0, child)
     board.holds(0, 3, 5)
-    counts = iter(kills or [0] * 10)
-    return Deaths(board, 1, oom_kills=lambda: next(counts))
+    return Deaths(board, 1, oom_kills=lambda: kernel.kills, now=lambda: kernel.time)
 
 
 def told(deaths: Deaths, child: int) -> Death:
@@ -54,12 +62,29 @@ def test_a_status_says_whose_doing_it_was(child: int, status: int | None, cause:
 
 
 def test_a_kill_for_want_of_memory_is_the_process_s_own_doing(child: int) -> None:
-    """The kernel's count has grown since the look before the last one."""
-    deaths = deaths_of(Board(), child, kills=[7, 7, 7, 8])
-    deaths.look()
-    deaths.look()
+    """The kernel's count has grown lately, also when the death is noticed some rounds later."""
+    kernel = Kernel()
+    deaths = deaths_of(Board(), child, kernel)
+    kernel.kills += 1
+    for _ in range(20):
+        kernel.time += 0.2
+        deaths.look()
     deaths.ended(child, -signal.SIGKILL)
     assert told(deaths, child) == Death(cause=Cause.DIED, certain=True, hand=(3, 5))
+    deaths.ended(child, -signal.SIGKILL)  # and one such kill explains one death
+    assert not told(deaths, child).certain
+
+
+def test_a_kill_of_some_time_ago_explains_nothing(child: int) -> None:
+    """The count is the whole host's: what happened elsewhere an hour ago is not evidence."""
+    kernel = Kernel()
+    deaths = deaths_of(Board(), child, kernel)
+    kernel.kills += 1
+    for _ in range(100):
+        kernel.time += 0.2
+        deaths.look()
+    deaths.ended(child, -signal.SIGKILL)
+    assert not told(deaths, child).certain
 
 
 def test_housekeeping_s_own_kill_is_known_by_its_reason(child: int) -> None:
