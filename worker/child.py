@@ -22,9 +22,10 @@ from worker.deaths import EX_LOAD_FAILED
 from worker.engines.base import Engine
 from worker.memory import device_bytes
 from worker.model_pool import Model, load_engine, make_desk, prove_again, provenance_of
+from worker.office import Office
 from worker.sick import wait_for_others
 from worker.slots import Slot
-from worker.tasks import EX_SICK, Office
+from worker.tasks import EX_SICK
 from worker.telemetry import configure_logs, logger
 
 log = logger(__name__)

@@ -1,6 +1,7 @@
 """A worker's life: checked before it starts, ready when a model is proved, drained when it is told to stop."""
 
 import errno
+import gc
 import os
 import sys
 from collections.abc import Mapping
@@ -30,12 +31,14 @@ from worker.giving_way import GivingWay
 from worker.housekeeping import Housekeeper, Rounds
 from worker.memory import Growth
 from worker.model_pool import LOAD_TRIES, find_model
+from worker.office import Office
 from worker.ready_file import ReadyFile
 from worker.recycling import Turn, leave_in_turn
 from worker.redis_side import RedisSide
+from worker.replacing import leave_when_told, replace_at_once
 from worker.slots import plan_slots
 from worker.stopping import Stopping
-from worker.tasks import Office, judge_chunk
+from worker.tasks import judge_chunk
 from worker.telemetry import configure_logs, last_words, logger
 from worker.telling import Telling, told_apart
 
@@ -131,11 +134,13 @@ class Lifecycle:
         """Pool process, when it leaves through Celery's own door; one that is killed or sick does not come here."""
         if self._workplace is not None and exitcode in EXPECTED:
             self._workplace.board.left(current_process().index, pid)
+            leave_when_told(exitcode)
 
     def on_worker_ready(self, sender: Any, **_: object) -> None:
         """Main process: Redis answers and children are being made."""
         self._consumer = sender
         self._watch_deaths()
+        gc.freeze()  # Celery collects garbage before each fork, while nobody is given work: half a second of it is here
         self._write_ready_file()
         workplace = self._require()
         log.info("worker ready", slots=len(workplace.slots), model=workplace.model.name, pid=os.getpid())
@@ -143,7 +148,10 @@ class Lifecycle:
     def _watch_deaths(self) -> None:
         """Main process, again and again: with each new connection to Redis the pool is told anew whom to call."""
         if self._deaths and self._consumer is not None and self._consumer.pool is not None:
-            self._deaths.watch(self._consumer.pool._pool)  # celery shows no other way to its children's statuses
+            pool = self._consumer.pool._pool  # celery shows no other way to its children's statuses
+            self._deaths.watch(pool)
+            if self._consumer.hub is not None:
+                replace_at_once(pool, self._consumer.hub.call_later)
 
     def _keep_house(self) -> None:
         workplace = self._require()

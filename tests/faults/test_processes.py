@@ -129,7 +129,11 @@ def test_the_hard_limit_alone_names_a_hanging_pair_too(quick: Settings, tmp_path
 
 
 def test_the_soft_limit_blames_no_pair(quick: Settings, tmp_path: Path) -> None:
-    """A chunk that is too much for its limit keeps what is judged and goes on with the rest."""
+    """A chunk that is too much for its limit keeps what is judged and goes on with the rest, however slow the machine.
+
+    Safeguard: an attempt that has got something recorded is no death at its limit (worker/tasks.py); else five of them,
+    each too slow for more than a pair, would park the chunk.
+    """
     slow = changed(quick, lease_s=60, soft_limit_s=2, hard_limit_s=30)
     batch = submitted(slow, manifest(tmp_path, [f"stub:sleep=0.5 stub:no {n}" for n in range(8)]))
     with running(slow, tmp_path) as worker:

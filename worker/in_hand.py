@@ -1,0 +1,68 @@
+"""The chunk that a process holds, and what it owes the ledger for it: outcomes, markers, renewals, and its return."""
+
+from dataclasses import dataclass, field
+
+from audit.pair import Row
+from audit.verdict import Outcome
+from db.lease import Claim, mark, release, renew
+from db.record import Recorded, record
+from db.tables import ChunkState
+from worker.office import Office, patiently
+from worker.telemetry import logger
+
+log = logger(__name__)
+
+
+class TakenOver(Exception):
+    """The lease is somebody else's now: stop, and write nothing."""
+
+    def __str__(self) -> str:
+        return "another process has taken it over"
+
+
+class Cancelled(TakenOver):
+    """The batch was cancelled; what had been judged is recorded."""
+
+    def __str__(self) -> str:
+        return "its batch was cancelled"
+
+
+@dataclass(slots=True, kw_only=True)
+class InHand:
+    """`unsaved` are outcomes that are not recorded yet; `got_on` is whether any of this claim's have been."""
+
+    held: Claim
+    office: Office
+    unsaved: list[Outcome] = field(default_factory=list)
+    got_on: bool = False
+
+    def save(self) -> Recorded:
+        """Record with patience, a shutdown notwithstanding. Raises TakenOver when fenced, Cancelled after a cancel."""
+        office = self.office
+        recorded = patiently(lambda: record(office.database, self.held, self.unsaved), office, until_stopped=False)
+        if recorded is Recorded.FENCED:
+            raise TakenOver
+        if recorded is Recorded.CANCELLED:
+            raise Cancelled
+        self.got_on = self.got_on or bool(self.unsaved)
+        self.unsaved.clear()
+        return recorded
+
+    def renew(self) -> None:
+        """Tell the ledger that it goes on. Raises TakenOver."""
+        if not patiently(lambda: renew(self.office.database, self.held), self.office):
+            self.save()  # raises: what is judged is kept if it is a cancel that took the lease
+
+    def mark(self, row: Row, stage: str) -> None:
+        """Commit that this pair is at hand, alone. Raises TakenOver."""
+        if not patiently(lambda: mark(self.office.database, self.held, row=row, stage=stage), self.office):
+            raise TakenOver
+        self.office.marked()
+
+    def give_back(self, *, charge: bool) -> None:
+        """Let anybody claim the rest; with `charge` a death is counted, and the last one allowed parks the chunk."""
+        office = self.office
+        state = patiently(lambda: release(office.database, self.held, charge=charge), office, until_stopped=False)
+        if state is ChunkState.PARKED:
+            cure = "mend what the log names, then: caption-audit sweep --parked"
+            log.error("chunk parked", batch=self.held.batch, chunk=self.held.chunk, cure=cure)
