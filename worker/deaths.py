@@ -5,13 +5,15 @@ process's own doing, and so is want of memory when the kernel says that it kille
 anybody.
 """
 
+import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from billiard.pool import EX_RECYCLE
 
 from db.death import Cause, Death, is_stopped
@@ -72,9 +74,11 @@ class Deaths:
         """Celery is about to kill this child for its hard limit."""
         self._foretold[pid] = Cause.STUCK
 
-    def stuck(self, pid: int) -> None:
-        """Housekeeping is about to kill this child, which makes no progress: its SIGKILL is not from anybody."""
-        self._foretold[pid] = Cause.STOPPED if is_stopped(pid) else Cause.STUCK
+    def stuck(self, pids: Sequence[int]) -> list[int]:
+        """Those that are ours are about to be killed for making no progress: their SIGKILL is not from anybody."""
+        mine = [pid for pid in pids if _parent_of(pid) == os.getpid()]
+        self._foretold |= {pid: Cause.STOPPED if is_stopped(pid) else Cause.STUCK for pid in mine}
+        return mine
 
     def look(self) -> None:
         """Once a round: note the kernel's count of kills for want of memory."""
@@ -120,6 +124,13 @@ class Deaths:
         if for_memory:  # one of the kernel's kills explains one death
             self._looks = deque((at, count + 1) for at, count in self._looks)
         return Death(cause=Cause.DIED, certain=for_memory or not killed, hand=hand)
+
+
+def _parent_of(pid: int) -> int | None:
+    try:
+        return int(psutil.Process(pid).ppid())
+    except psutil.Error:
+        return None
 
 
 def kernel_oom_kills() -> int:

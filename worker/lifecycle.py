@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import psutil
 from billiard import current_process
 from billiard.pool import EX_RECYCLE
 from celery import Celery
@@ -283,11 +282,7 @@ class Lifecycle:
     def _stuck(self) -> list[int]:
         workplace = self._require()
         pids = workplace.board.stuck(len(workplace.slots), for_s=self._settings.lease_s)
-        mine = [pid for pid in pids if _parent_of(pid) == os.getpid()]
-        for pid in mine:
-            if self._deaths:
-                self._deaths.stuck(pid)
-        return mine
+        return self._deaths.stuck(pids) if self._deaths else []
 
     def _write_ready_file(self) -> None:
         """What `caption-audit up` and health checks read: which slots have proved their model."""
@@ -299,13 +294,6 @@ class Lifecycle:
         if self._workplace is None:
             raise RuntimeError("the worker was not prepared")
         return self._workplace
-
-
-def _parent_of(pid: int) -> int | None:
-    try:
-        return int(psutil.Process(pid).ppid())
-    except psutil.Error:
-        return None
 
 
 def _lose_connection() -> None:

@@ -252,7 +252,8 @@ def test_whoever_was_stopped_with_the_write_lock_is_named_and_waited_for(quick: 
 def test_a_ledger_that_is_locked_for_thirty_seconds_costs_time_alone(quick: Settings, tmp_path: Path) -> None:
     """Somebody's own transaction: workers wait, and whoever submits meanwhile waits or is told to try later.
 
-    Safeguard: worker/tasks.py holds results and repeats the commit; waiting for the ledger is not being stuck.
+    Safeguard: worker/tasks.py holds results and repeats the commit; worker/housekeeping.py kills nobody as stuck while
+    the ledger is away, and for one lease after it.
     """
     quick = changed(quick, soft_limit_s=200)  # of a chunk: its clock runs while the ledger is waited for
     batch = submitted(quick, slow_manifest(tmp_path, pairs=60))

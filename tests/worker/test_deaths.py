@@ -91,12 +91,12 @@ def test_housekeeping_s_own_kill_is_known_by_its_reason(child: int) -> None:
     """A hang is the pair's doing; whom somebody has stopped did nothing, and its pair neither."""
     board = Board()
     deaths = deaths_of(board, child)
-    deaths.stuck(child)
+    assert deaths.stuck([child, os.getppid()]) == [child]  # the other one is not ours
     deaths.ended(child, -signal.SIGKILL)
     assert told(deaths, child) == Death(cause=Cause.STUCK, certain=True, hand=(3, 5))
     os.kill(child, signal.SIGSTOP)
     wait_until(lambda: is_stopped(child), timeout_s=20, what="the process to stop")
-    deaths.stuck(child)
+    deaths.stuck([child])
     deaths.ended(child, -signal.SIGKILL)
     assert told(deaths, child) == Death(cause=Cause.STOPPED, certain=False, hand=(3, 5))
     deaths.ended(child, -signal.SIGKILL)  # of the same number, later: nobody foretold it
