@@ -64,6 +64,7 @@ def crashing(settings: Settings, fates: list[Fate], tmp_path: Path, *, kills: in
         chunk_pairs=pairs,
         lease_s=3 if slow else 60,  # no death here may wait for a lease
         pair_limit_s=2,
+        soft_limit_s=60,  # two pairs' limits would be 4 s, which a busy machine takes for a careful run
         decode_limit_s=2,
         feed_every_s=0.2,
         resend_s=0.5,
