@@ -69,7 +69,8 @@ def test_a_slow_network_slows_work_down_and_kills_nobody(
 ) -> None:
     """A region far away is slow, not dead: one chunk that takes longer than its lease, told of in slow round trips.
 
-    Safeguard: recording renews the lease (db/record.py); a connection is given seconds for an answer, not moments.
+    Safeguard: a pool process gives its ledger seconds for an answer, not moments (silent_s in worker/child.py); what is
+    judged renews the lease (db/lease.py, db/record.py).
     """
     long = {"chunk_pairs": LONG_CHUNK, "stub_pair_s": 0.5}
     for proxy in (to_redis, to_ledger):
