@@ -18,23 +18,21 @@ from audit.errors import AuditError, BrokerRefused
 from audit.holder import this_process
 from audit.message import BadMessage, ChunkMessage, decode
 from audit.settings import Settings
-from db.cancel import cancelled_among
-from db.engine import Database, open_database
+from db.engine import open_database
 from db.schema import ensure_schema, patiently
-from db.sweep import Rules
-from worker.board import Board, is_out
+from worker.board import Board
 from worker.child import Workplace, open_office
-from worker.deaths import Deaths
+from worker.children import EX_UNAVAILABLE, Children
 from worker.devices import check_devices
 from worker.giving_way import GivingWay
 from worker.housekeeping import Housekeeper, Rounds
 from worker.memory import Growth
-from worker.model_pool import LOAD_TRIES, find_model
+from worker.model_pool import find_model
 from worker.office import Office
 from worker.ready_file import ReadyFile
 from worker.recycling import Turn, leave_in_turn
 from worker.redis_side import RedisSide
-from worker.replacing import leave_when_told, replace_at_once
+from worker.replacing import leave_when_told
 from worker.slots import plan_slots
 from worker.stopping import Stopping
 from worker.tasks import judge_chunk
@@ -42,7 +40,6 @@ from worker.telemetry import configure_logs, last_words, logger
 from worker.telling import Telling, told_apart
 
 log = logger(__name__)
-EX_UNAVAILABLE = 69
 SETTLE_S = 10.0
 """Longest that the end waits for what was killed to be given back; the ledger may be away."""
 EXPECTED = frozenset({0, EX_RECYCLE})
@@ -64,7 +61,7 @@ class Lifecycle:
         self._hostname = "worker"
         self._consumer: Any = None
         self._redis_known = False
-        self._deaths: Deaths | None = None
+        self._children: Children | None = None
 
     def on_setup_logging(self, **_: object) -> None:
         """Keep Celery from configuring logs of its own."""
@@ -107,11 +104,12 @@ class Lifecycle:
         self._hostname = told_apart(worker.hostname, os.getpid())
         board = Board()
         self._workplace = Workplace(settings=settings, model=model, slots=slots, board=board, keeper=this_process())
-        self._deaths = Deaths(board, len(slots))
+        self._children = Children(self._workplace, settings)
         self._redis_known = self._redis.answers()
         # modelscope may want to install what a model folder asks for; it must not, and from nowhere.
         os.environ["PIP_NO_INDEX"] = "1"
-        self._keep_house()  # before Redis answers: a model that does not load must end the worker all the same
+        # Before Redis answers: a model that does not load must end the worker all the same.
+        self._keep_house(self._children)
 
     def on_process_init(self, **_: object) -> None:
         """Pool process: get ready, or leave."""
@@ -138,21 +136,17 @@ class Lifecycle:
     def on_worker_ready(self, sender: Any, **_: object) -> None:
         """Main process: Redis answers and children are being made."""
         self._consumer = sender
-        self._watch_deaths()
+        self._watch()
         gc.freeze()  # Celery collects garbage before each fork, while nobody is given work: half a second of it is here
         self._write_ready_file()
         workplace = self._require()
         log.info("worker ready", slots=len(workplace.slots), model=workplace.model.name, pid=os.getpid())
 
-    def _watch_deaths(self) -> None:
-        """Main process, again and again: with each new connection to Redis the pool is told anew whom to call."""
-        if self._deaths and self._consumer is not None and self._consumer.pool is not None:
-            pool = self._consumer.pool._pool  # celery shows no other way to its children's statuses
-            self._deaths.watch(pool)
-            if self._consumer.hub is not None:
-                replace_at_once(pool, self._consumer.hub.call_later)
+    def _watch(self) -> None:
+        if self._children:
+            self._children.watch(self._consumer)
 
-    def _keep_house(self) -> None:
+    def _keep_house(self, children: Children) -> None:
         workplace = self._require()
         self._telling = Telling(
             workplace.board,
@@ -167,11 +161,11 @@ class Lifecycle:
             slots=len(workplace.slots),
             ring=self._redis.ring,
             lying=partial(self._redis.lying, model=workplace.model.name),
-            nobody_works=lambda: workplace.board.nobody_works(len(workplace.slots)),
+            nobody_works=children.nobody_works,
             reconnect=self._reconnect,
-            stuck=self._stuck,
-            rules=self._rules,
-            recall=self._recall,
+            stuck=children.stuck,
+            rules=children.rules,
+            recall=children.recall,
             check=self._check_board,
             tell=self._telling,
             give_way=GivingWay(
@@ -219,8 +213,8 @@ class Lifecycle:
 
     def hard_limit_fired(self, pid: int) -> None:
         """Main process: Celery is about to kill this child; what it has in hand took too long."""
-        if self._deaths:
-            self._deaths.limit_fired(pid)
+        if self._children:
+            self._children.limit_fired(pid)
 
     def judge(self, body: Mapping[str, object]) -> str:
         """The task's body, in a pool process."""
@@ -238,7 +232,7 @@ class Lifecycle:
         """In every round of housekeeping: leave when a child, or Redis, has shown that it is no use going on."""
         if self._consumer is not None and self._consumer.controller.blueprint.state != RUN:
             self.on_shutting_down("Warm")  # it waits for its children, and these are to give back what they have
-        self._watch_deaths()
+        self._watch()
         if not self._redis_known:
             try:
                 self._redis_known = self._redis.answers()
@@ -250,39 +244,12 @@ class Lifecycle:
         self._write_ready_file()
 
     def _refusal(self) -> tuple[int, str] | None:
-        board, slots = self._require().board, len(self._require().slots)
-        if board.refusal is None and board.most_failed_loads(slots) >= LOAD_TRIES:
-            return EX_UNAVAILABLE, f"the model could not be loaded, {LOAD_TRIES} times: {board.reason}"
-        if board.refusal is None and all(is_out(board.deaths_in_a_row(slot)) for slot in range(slots)):
-            return EX_UNAVAILABLE, "its processes die one after the other, on every slot: look at its devices"
-        return board.refusal
+        return self._children.refusal() if self._children else None
 
     def _reconnect(self) -> None:
         if self._consumer is not None and self._consumer.hub is not None:
             # In Celery's own loop, where it is what a lost connection is: the consumer starts anew, children live on.
             self._consumer.hub.call_soon(_lose_connection)
-
-    def _rules(self, trust_leases: bool) -> Rules:
-        deaths, keeper, most = self._deaths, self._require().keeper, self._settings.max_attempts
-        if deaths is None:
-            return Rules(max_deaths=most, trust_leases=trust_leases)
-        deaths.look()
-        known, hands = deaths.known(), deaths.hands()
-        return Rules(max_deaths=most, trust_leases=trust_leases, keeper=keeper, known=known, hands=hands)
-
-    def _recall(self, database: Database) -> None:
-        """Ask for chunks of cancelled batches: their children stop between two micro-batches."""
-        board = self._require().board
-        in_hand = {slot.number: board.news(slot.number) for slot in self._require().slots}
-        cancelled = cancelled_among(database, {news.batch for news in in_hand.values() if news.batch})
-        for slot, news in in_hand.items():
-            if news.batch in cancelled:
-                board.ask_back(slot, batch=news.batch, chunk=news.chunk)
-
-    def _stuck(self) -> list[int]:
-        workplace = self._require()
-        pids = workplace.board.stuck(len(workplace.slots), for_s=self._settings.lease_s)
-        return self._deaths.stuck(pids) if self._deaths else []
 
     def _write_ready_file(self) -> None:
         """What `caption-audit up` and health checks read: which slots have proved their model."""
