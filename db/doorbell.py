@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, and_, bindparam
 
 from audit.message import WIRE_VERSION, Lane, Rank, rank_in
 from audit.pair import BatchId, ChunkNumber
@@ -31,13 +31,17 @@ class Window:
     slots: int
 
 
-def fed(model: str) -> ColumnElement[bool]:
-    """True for batches that this code may feed: open, of the model, and of its own wire version.
+FED: ColumnElement[bool] = and_(
+    batches.c.state == BatchState.OPEN,
+    batches.c.model == bindparam("model"),
+    batches.c.wire_version == WIRE_VERSION,
+)
+"""True for batches that this code may feed: open, of the parameter `model`, and of its own wire version.
 
-    The chunk of a newer batch would go to the queue of an older version, where nobody is able to judge it.
-    """
-    mine = (batches.c.model == model) & (batches.c.wire_version == WIRE_VERSION)
-    return (batches.c.state == BatchState.OPEN) & mine
+The chunk of a newer batch would go to the queue of an older version, where nobody is able to judge it. The feed's
+statements are made once: SQLAlchemy takes as long to put one together as the databases to answer it, and a worker asks
+most of them every second.
+"""
 
 
 def doorbell(row: Mapping[str, Any], model: str, rank: int | None) -> Doorbell:

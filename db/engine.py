@@ -108,7 +108,7 @@ class Database:
         return translate(error) if holder is None else locked_by(describe(holder))
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Give back every connection; a later transaction opens one again."""
         self.engine.dispose()
 
     def _once(self, work: Callable[[Connection], T]) -> T:

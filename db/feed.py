@@ -7,12 +7,12 @@ in db/turns.py, bulk's share in db/share.py, and what is sent a second time in d
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, exists, select, text, update
+from sqlalchemy import Connection, bindparam, exists, select, text, update
 
 from audit.message import Lane
 from audit.redis_lists import Lying
 from db import lost
-from db.doorbell import Doorbell, Window, fed
+from db.doorbell import FED, Doorbell, Window
 from db.engine import Database, db_now
 from db.share import bulks_share
 from db.tables import ChunkState, batches, chunks
@@ -20,6 +20,14 @@ from db.turns import in_turn, line, under_way
 
 FEED_LOCK = 0x6361705F666565  # "cap_fee": one feeder at a time on PostgreSQL; SQLite has one writer anyway
 WAITING = (ChunkState.PENDING, ChunkState.SENT)
+_WAITS = select(exists().where(chunks.c.state.in_(WAITING), chunks.c.batch == batches.c.id, FED))
+# The state is looked at again: between the choice and this line another session may have claimed or cancelled.
+_SENT = (
+    update(chunks)
+    .where(chunks.c.batch == bindparam("its_batch"), chunks.c.number == bindparam("its_number"))
+    .where(chunks.c.state.in_(WAITING))
+    .values(state=ChunkState.SENT, sent_at=db_now(), sends=chunks.c.sends + 1, rank=bindparam("its_rank"))
+)
 
 
 def feed(
@@ -59,8 +67,7 @@ def unsend(database: Database, doorbells: Sequence[Doorbell]) -> None:
 
 
 def _anything_to_do(connection: Connection, model: str) -> bool:
-    waiting = chunks.c.state.in_(WAITING)
-    return bool(connection.scalar(select(exists().where(waiting, chunks.c.batch == batches.c.id, fed(model)))))
+    return bool(connection.scalar(_WAITS, {"model": model}))
 
 
 def _feed(
@@ -98,13 +105,8 @@ def _interactive_and_bulk(connection: Connection, model: str, window: Window) ->
 
 
 def _mark_sent(connection: Connection, bell: Doorbell) -> bool:
-    # The state is looked at again: between the choice and this line another session may have claimed or cancelled.
-    marked = connection.execute(
-        update(chunks)
-        .where(chunks.c.batch == bell.batch, chunks.c.number == bell.chunk, chunks.c.state.in_(WAITING))
-        .values(state=ChunkState.SENT, sent_at=db_now(), sends=chunks.c.sends + 1, rank=int(bell.rank))
-    )
-    return marked.rowcount == 1
+    this = {"its_batch": bell.batch, "its_number": bell.chunk, "its_rank": int(bell.rank)}
+    return connection.execute(_SENT, this).rowcount == 1
 
 
 __all__ = ("Doorbell", "Window", "feed", "overdue_lanes", "unsend")

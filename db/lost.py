@@ -3,25 +3,40 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, exists, select
+from sqlalchemy import Connection, Double, Integer, and_, bindparam, case, exists, select
 
 from audit.message import Lane
 from audit.redis_lists import Lying
-from db.doorbell import Doorbell, Window, doorbell, fed
+from db.doorbell import FED, Doorbell, Window, doorbell
 from db.engine import db_now
 from db.tables import ChunkState, batches, chunks
 
 MOST_RESENT = 64
 """A feed sends at most so many of a lane's lost messages again, and only into a list that has room for them: after an
 outage with 100,000 of them Redis holds a window and so many for each worker that looked into it at that moment."""
+# After once, twice, and then always four times the usual wait: a worker that loads its model holds what it took.
+_DOUBLED: Any = case((chunks.c.sends > 2, 4.0), (chunks.c.sends == 2, 2.0), else_=1.0)
+_OVERDUE = and_(
+    chunks.c.state == ChunkState.SENT,
+    FED,
+    batches.c.lane == bindparam("lane"),
+    db_now() - chunks.c.sent_at > bindparam("resend_s", type_=Double()) * _DOUBLED,
+)
+_IS_OVERDUE = select(exists().where(_OVERDUE, chunks.c.batch == batches.c.id))
+_OVERDUE_ONES = (
+    select(chunks.c.batch, chunks.c.number, chunks.c.pairs, chunks.c.rank, batches.c.lane)
+    .join(batches, batches.c.id == chunks.c.batch)
+    .where(_OVERDUE)
+    .order_by(chunks.c.batch, chunks.c.number)  # as the index has them: it ends when there are enough
+    .limit(bindparam("most", type_=Integer()))
+)
 
 
 def overdue_lanes(connection: Connection, model: str, resend_s: float) -> frozenset[Lane]:
     """Lanes with a message that should have been claimed by now."""
-    late = _overdue(model, resend_s) & (chunks.c.batch == batches.c.id)
     # One question a lane, which ends at the first that is found: after an outage there may be very many.
-    asked = {lane: select(exists().where(late, batches.c.lane == lane)) for lane in Lane}
-    return frozenset(lane for lane, question in asked.items() if connection.scalar(question))
+    asked = {lane: {"model": model, "resend_s": resend_s, "lane": lane} for lane in Lane}
+    return frozenset(lane for lane, question in asked.items() if connection.scalar(_IS_OVERDUE, question))
 
 
 def lost(
@@ -33,20 +48,8 @@ def lost(
         room = min(MOST_RESENT, window.chunks + MOST_RESENT - there.messages)
         if there.chunks is None or room <= 0:
             continue
-        overdue = connection.execute(
-            select(chunks.c.batch, chunks.c.number, chunks.c.pairs, chunks.c.rank, batches.c.lane)
-            .join(batches, batches.c.id == chunks.c.batch)
-            .where(_overdue(model, resend_s), batches.c.lane == lane)
-            .order_by(chunks.c.batch, chunks.c.number)  # as the index has them: it ends when there are enough
-            .limit(room + len(there.chunks))
-        )
+        these = {"model": model, "resend_s": resend_s, "lane": lane, "most": room + len(there.chunks)}
+        overdue = connection.execute(_OVERDUE_ONES, these)
         missing = [row for row in overdue.mappings() if (row["batch"], row["number"]) not in there.chunks]
         chosen += [doorbell(dict(row), model, row["rank"]) for row in missing[:room]]
     return chosen
-
-
-def _overdue(model: str, resend_s: float) -> ColumnElement[bool]:
-    # After once, twice, and then always four times the usual wait: a worker that loads its model holds what it took.
-    doubled: Any = case((chunks.c.sends > 2, 4.0), (chunks.c.sends == 2, 2.0), else_=1.0)
-    late: ColumnElement[bool] = db_now() - chunks.c.sent_at > resend_s * doubled
-    return (chunks.c.state == ChunkState.SENT) & fed(model) & late

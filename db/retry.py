@@ -12,6 +12,13 @@ from db.tables import BatchState, ChunkState, batches, chunks, failure_history, 
 
 LEFT_AT_ONCE = 1_000
 """Outstanding retries that one look for forgotten ones sees, the oldest rows first; the next look sees the next."""
+_SOME = select(retries.c.batch, retries.c.chunk).order_by(retries.c.batch, retries.c.row).limit(LEFT_AT_ONCE).subquery()
+_FORGOTTEN = (
+    select(chunks.c.batch, chunks.c.number)
+    .join(_SOME, and_(chunks.c.batch == _SOME.c.batch, chunks.c.number == _SOME.c.chunk))
+    .where(chunks.c.state == ChunkState.DONE)
+    .distinct()
+)
 
 
 def retry_failures(database: Database, batch: BatchId, *, code: str | None = None) -> int:
@@ -50,11 +57,7 @@ def forgotten_retries(connection: Connection) -> list[tuple[int, int]]:
 
     A worker of an older version sees nothing to judge in a retried chunk, and finishes it.
     """
-    first = select(retries.c.batch, retries.c.chunk).order_by(retries.c.batch, retries.c.row).limit(LEFT_AT_ONCE)
-    some = first.subquery()
-    its_chunk = and_(chunks.c.batch == some.c.batch, chunks.c.number == some.c.chunk)
-    done = select(chunks.c.batch, chunks.c.number).join(some, its_chunk).where(chunks.c.state == ChunkState.DONE)
-    return [(row.batch, row.number) for row in connection.execute(done.distinct())]
+    return [(row.batch, row.number) for row in connection.execute(_FORGOTTEN)]
 
 
 def revive(connection: Connection, some: Collection[tuple[int, int]]) -> None:

@@ -7,10 +7,10 @@ the bulk chunk whose turn it is, this one is sent ahead of everything, and spend
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from audit.message import Lane, Rank
-from db.doorbell import Doorbell, Window, doorbell, fed
+from db.doorbell import FED, Doorbell, Window, doorbell
 from db.engine import db_now
 from db.tables import ChunkState, batches, chunks, feed_credit
 from db.turns import Candidate, UnderWay
@@ -22,6 +22,18 @@ MOST_CHUNKS = 4
 STARVED_S = 60.0
 """A bulk message that has waited for so long is sent a second time, with the share's rank. (The first one stays where
 it is until interactive work pauses, and is refused then: that must not happen to every chunk.)"""
+
+_LEFT = chunks.c.pairs - chunks.c.yes - chunks.c.no - chunks.c.maybe - chunks.c.failed
+_STARVING = (
+    select(chunks.c.batch, chunks.c.number, chunks.c.pairs, batches.c.lane, _LEFT.label("pairs_left"))
+    .join(batches, batches.c.id == chunks.c.batch)
+    .where(chunks.c.state == ChunkState.SENT, FED, batches.c.lane == Lane.BULK)
+    .where(or_(chunks.c.rank.is_(None), chunks.c.rank > int(Rank.SHARE)))
+    .where(db_now() - chunks.c.sent_at > bindparam("waits_s"))
+    .order_by(chunks.c.sent_at)
+    .limit(1)
+)
+_CREDIT = select(feed_credit.c.pairs).where(feed_credit.c.model == bindparam("model"))
 
 
 def bulks_share(
@@ -57,23 +69,13 @@ def bulks_share(
 
 def _starving(connection: Connection, model: str, *, line_is_empty: bool) -> Candidate | None:
     """The bulk message that waits longest, if that is long; the last ones of the lane are not made to wait for it."""
-    column = chunks.c
-    left = column.pairs - column.yes - column.no - column.maybe - column.failed
-    usual = column.rank.is_(None) | (column.rank > int(Rank.SHARE))
-    found = connection.execute(
-        select(column.batch, column.number, column.pairs, batches.c.lane, left.label("pairs_left"))
-        .join(batches, batches.c.id == column.batch)
-        .where(column.state == ChunkState.SENT, fed(model), batches.c.lane == Lane.BULK, usual)
-        .where(db_now() - column.sent_at > (0.0 if line_is_empty else STARVED_S))
-        .order_by(column.sent_at)
-        .limit(1)
-    )
-    row = found.mappings().first()
+    waits_s = 0.0 if line_is_empty else STARVED_S
+    row = connection.execute(_STARVING, {"model": model, "waits_s": waits_s}).mappings().first()
     return None if row is None else Candidate(row=dict(row), pairs_left=row["pairs_left"], ahead=True)
 
 
 def _credit(connection: Connection, model: str) -> float | None:
-    found = connection.scalar(select(feed_credit.c.pairs).where(feed_credit.c.model == model))
+    found = connection.scalar(_CREDIT, {"model": model})
     return None if found is None else float(found)
 
 

@@ -14,6 +14,10 @@ from db.engine import Database, db_now
 from db.retry import forgotten_retries, revive
 from db.tables import BatchState, ChunkState, batches, chunks
 
+_RUNNING = select(chunks, (db_now() - chunks.c.lease_until).label("expired_s")).where(
+    chunks.c.state == ChunkState.RUNNING
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buried:
@@ -67,9 +71,8 @@ def sweep(database: Database, rules: Rules) -> Iterator[Buried]:
 
     Retries that an older worker has passed over are given a new chance, too.
     """
-    running = select(chunks, (db_now() - chunks.c.lease_until).label("expired_s"))
     with database.reading() as connection:
-        found = connection.execute(running.where(chunks.c.state == ChunkState.RUNNING))
+        found = connection.execute(_RUNNING)
         seen = [row for row in map(dict, found.mappings()) if rules.abandoned(row)]
         forgotten = forgotten_retries(connection)
     if forgotten:

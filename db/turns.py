@@ -4,11 +4,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, select
+from sqlalchemy import Connection, Integer, bindparam, exists, func, select
 
 from audit.message import Lane, Rank, rank_in
-from db.doorbell import Doorbell, Window, doorbell, fed
+from db.doorbell import FED, Doorbell, Window, doorbell
 from db.tables import ChunkState, batches, chunks
+
+_UNDER_WAY = (
+    select(batches.c.tenant, chunks.c.state, chunks.c.rank, func.count().label("chunks"))
+    .join(chunks, chunks.c.batch == batches.c.id)
+    .where(chunks.c.state.in_((ChunkState.SENT, ChunkState.RUNNING)), FED, batches.c.lane == bindparam("lane"))
+    .group_by(batches.c.tenant, chunks.c.state, chunks.c.rank)
+)
+_WITH_PENDING = (
+    select(batches.c.id, batches.c.tenant, batches.c.priority, batches.c.lane)
+    .where(FED, batches.c.lane == bindparam("lane"))
+    .where(exists().where(chunks.c.batch == batches.c.id, chunks.c.state == ChunkState.PENDING))
+    .order_by(batches.c.priority.desc(), batches.c.id)
+)
+_FIRST_PENDING = (
+    select(*(chunks.c[name] for name in ("number", "pairs", "yes", "no", "maybe", "failed", "attempts", "deaths")))
+    .where(chunks.c.state == ChunkState.PENDING, chunks.c.batch == bindparam("batch"))
+    .order_by(chunks.c.number)
+    .limit(bindparam("most", type_=Integer()))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +49,7 @@ class Candidate:
 
 def under_way(connection: Connection, model: str, lane: Lane) -> UnderWay:
     """Count what is sent and what is running."""
-    counted = connection.execute(
-        select(batches.c.tenant, chunks.c.state, chunks.c.rank, func.count().label("chunks"))
-        .join(chunks, chunks.c.batch == batches.c.id)
-        .where(chunks.c.state.in_((ChunkState.SENT, ChunkState.RUNNING)), fed(model), batches.c.lane == lane)
-        .group_by(batches.c.tenant, chunks.c.state, chunks.c.rank)
-    )
+    counted = connection.execute(_UNDER_WAY, {"model": model, "lane": lane})
     busy: dict[str, int] = {}
     sent = dict.fromkeys(Rank, 0)
     for row in counted:
@@ -51,12 +65,7 @@ def line(connection: Connection, model: str, lane: Lane, way: UnderWay, window: 
     Of each tenant and priority as many as could be sent now, not all.
     """
     most = window.chunks + 2 * window.slots
-    pending = exists().where(chunks.c.batch == batches.c.id, chunks.c.state == ChunkState.PENDING)
-    waiting = connection.execute(
-        select(batches.c.id, batches.c.tenant, batches.c.priority, batches.c.lane)
-        .where(fed(model), batches.c.lane == lane, pending)
-        .order_by(batches.c.priority.desc(), batches.c.id)
-    )
+    waiting = connection.execute(_WITH_PENDING, {"model": model, "lane": lane})
     found: list[tuple[tuple[int, int, int, int], Candidate]] = []
     taken: dict[tuple[int, str], int] = {}
     for batch in waiting.mappings():
@@ -94,12 +103,5 @@ def _first_pending(connection: Connection, batch: int, most: int) -> list[Mappin
     """In the order of their numbers; what was sent before comes first by itself, since chunks are sent in order."""
     if most <= 0:
         return []
-    column = chunks.c
-    counts = (column.yes, column.no, column.maybe, column.failed, column.attempts, column.deaths)
-    found = connection.execute(
-        select(column.number, column.pairs, *counts)
-        .where(column.state == ChunkState.PENDING, column.batch == batch)
-        .order_by(column.number)
-        .limit(most)
-    )
+    found = connection.execute(_FIRST_PENDING, {"batch": batch, "most": most})
     return [dict(row) for row in found.mappings()]

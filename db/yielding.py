@@ -3,17 +3,24 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, or_, select
 
 from audit.message import Lane, Rank, rank_in
 from audit.pair import BatchId, ChunkNumber
-from db.doorbell import fed
+from db.doorbell import FED
 from db.engine import Database, db_now
 from db.tables import ChunkState, batches, chunks, suspects
 
 Held = tuple[BatchId, ChunkNumber]
 Order = tuple[int, int]
 """How soon a chunk's message is taken: by rank, and of one rank interactive before bulk."""
+_WAITING = (
+    select(chunks.c.rank, batches.c.lane)
+    .join(batches, batches.c.id == chunks.c.batch)
+    .where(chunks.c.state == ChunkState.SENT, FED, chunks.c.rank.between(Rank.AHEAD, Rank.INTERACTIVE))
+    .where(db_now() - chunks.c.sent_at > bindparam("waits_s"), db_now() - chunks.c.sent_at < bindparam("lost_s"))
+    .distinct()
+)
 
 
 def who_yields(database: Database, *, model: str, held: Collection[Held], waits_s: float, lost_s: float) -> Held | None:
@@ -33,14 +40,7 @@ def who_yields(database: Database, *, model: str, held: Collection[Held], waits_
 
 
 def _first_waiting(connection: Connection, model: str, waits_s: float, lost_s: float) -> Order | None:
-    age = db_now() - chunks.c.sent_at
-    found = connection.execute(
-        select(chunks.c.rank, batches.c.lane)
-        .join(batches, batches.c.id == chunks.c.batch)
-        .where(chunks.c.state == ChunkState.SENT, fed(model), age > waits_s, age < lost_s)
-        .where(chunks.c.rank.between(Rank.AHEAD, Rank.INTERACTIVE))
-        .distinct()
-    )
+    found = connection.execute(_WAITING, {"model": model, "waits_s": waits_s, "lost_s": lost_s})
     return min((_order(row.rank, row.lane) for row in found), default=None)
 
 

@@ -73,6 +73,7 @@ class Housekeeper:
         self._deaf_since: float | None = None
         self._complained: str | None = None
         self._round_ended = False
+        self._database: Database | None = None
         self._killed: frozenset[int] = frozenset()
         os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child)
         self._fork_held = False
@@ -113,8 +114,7 @@ class Housekeeper:
             self._rounds.check()
             if not self._stopped.is_set():
                 self._look_at_clock()
-                self._with_ledger(self._sweep_and_tell)
-                bells = self._with_ledger(self._feed)
+                bells = self._with_ledger(self._sweep_tell_and_feed)
                 # No connection is open while Redis is waited for, so that a fork meanwhile inherits none.
                 self._ring(bells)
                 self._complain(None)
@@ -135,16 +135,19 @@ class Housekeeper:
         self._round_at = now
 
     def _with_ledger(self, part: Callable[[Database], T]) -> T:
-        database = open_database(self._rounds.settings.ledger_url, busy_s=BUSY_S, silent_s=SILENT_S)
+        if self._database is None:
+            self._database = open_database(self._rounds.settings.ledger_url, busy_s=BUSY_S, silent_s=SILENT_S)
         try:
-            return part(database)
+            return part(self._database)
         finally:
-            database.close()
+            # Its connections alone. The statements that SQLAlchemy has put together stay: two thirds of a round's time.
+            self._database.close()
 
-    def _sweep_and_tell(self, database: Database) -> None:
+    def _sweep_tell_and_feed(self, database: Database) -> list[Doorbell]:
         self._sweep(database)
         self._rounds.recall(database)
         self._rounds.tell(database)
+        return self._feed(database)
 
     def _sweep(self, database: Database) -> None:
         settings = self._rounds.settings

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import event
 from structlog.testing import capture_logs
 
 from audit.errors import BrokerUnavailable
@@ -88,6 +89,29 @@ def test_a_round_feeds_what_waits(keeper: Housekeeper, office: Office, ledger: D
     keeper.start()
     wait_until(lambda: len(office.rung) == 2, timeout_s=20, what="two doorbells")
     assert {(bell.batch, bell.lane) for bell in office.rung} == {(batch, Lane.BULK)}
+
+
+def test_rounds_keep_their_statements_and_no_connection(
+    sqlite_settings: Settings, office: Office, ledger: Database
+) -> None:
+    """Putting statements together anew took two thirds of a round; a connection would be copied into a fork."""
+    batch_of(ledger, 8)
+    used: set[int] = set()
+    opened: list[object] = []
+
+    def tell(database: Database) -> None:
+        if id(database.engine) not in used:
+            used.add(id(database.engine))
+            event.listen(database.engine, "connect", lambda connection, _record: opened.append(connection))
+        with database.reading() as connection:
+            connection.exec_driver_sql("SELECT 1")
+
+    keeper = Housekeeper(replace(office.rounds_for(changed(sqlite_settings, feed_every_s=0.05)), tell=tell))
+    keeper.start()
+    wait_until(lambda: office.rounds > 3, timeout_s=20, what="rounds")
+    keeper.stop()
+    assert len(used) == 1
+    assert len(opened) >= 2
 
 
 def test_what_redis_does_not_take_goes_back(keeper: Housekeeper, office: Office, ledger: Database) -> None:
