@@ -1,4 +1,4 @@
-"""How fast outcomes are written, by each way there is, and what claiming and recording a chunk costs.
+"""How fast outcomes are written, by each way there is, one by one and by the chunk.
 
     python -m benchmarks.record_rate [--rounds 40] [--database sqlite] [--database postgresql] [--write]
 
@@ -19,7 +19,6 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from audit.holder import this_process
 from audit.message import ChunkMessage
 from audit.pair import ChunkNumber, Row
 from audit.settings import Settings
@@ -33,14 +32,12 @@ from db.claim import claim
 from db.engine import Database, open_database
 from db.lease import Claim
 from db.outcome_rows import insert_outcomes
-from db.record import Recorded, record
 from tests.support.claims import batch_of, claimant
 from tests.support.postgres_server import PostgresServer, find_binaries
 
 SIZES = (1, 32, 256)
 CHUNK = 256
 CHOSEN = "db/record.py"
-GOAL_MS = 15.0
 RESULTS = SUBMIT_RESULTS.with_name("record_rate.md")
 
 
@@ -104,28 +101,6 @@ def _write(connection: Connection, *, way: Way, rows: list[Values]) -> None:
     way(connection, rows)
 
 
-def time_chunks(database: Database, rounds: int) -> dict[str, Timing]:
-    """Claim and record of whole chunks of new pairs, as a worker does them."""
-    seconds: dict[str, list[float]] = {"claim": [], "record": [], "both": []}
-    batch = batch_of(database, CHUNK * (rounds + 2), chunk_pairs=CHUNK)
-    by = claimant(holder=this_process())
-    for number in range(rounds + 2):
-        message = ChunkMessage(batch=batch, chunk=ChunkNumber(number))
-        began = time.perf_counter()
-        held = claim(database, message, by)
-        claimed = time.perf_counter()
-        assert isinstance(held, Claim)
-        results = [outcome(pair.row) for pair in held.pairs]
-        recorded = time.perf_counter()
-        assert record(database, held, results) is Recorded.DONE
-        done = time.perf_counter()
-        if number >= 2:
-            seconds["claim"].append(claimed - began)
-            seconds["record"].append(done - recorded)
-            seconds["both"].append(claimed - began + done - recorded)
-    return {name: Timing.of(took) for name, took in seconds.items()}
-
-
 @contextmanager
 def opened(kind: str, server: PostgresServer | None, folder: Path) -> Iterator[Database]:
     """A fresh ledger."""
@@ -135,8 +110,8 @@ def opened(kind: str, server: PostgresServer | None, folder: Path) -> Iterator[D
         database.close()
 
 
-def measure(kinds: list[str], rounds: int) -> dict[str, tuple[dict[tuple[str, int], Timing], dict[str, Timing]]]:
-    """For each kind of ledger: the ways, and whole chunks."""
+def measure(kinds: list[str], rounds: int) -> dict[str, dict[tuple[str, int], Timing]]:
+    """The ways, for each kind of ledger."""
     found = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ca-bench-")))
@@ -149,13 +124,11 @@ def measure(kinds: list[str], rounds: int) -> dict[str, tuple[dict[tuple[str, in
                 batch = batch_of(database, 1, chunk_pairs=1)
                 held = claim(database, ChunkMessage(batch=batch, chunk=ChunkNumber(0)), claimant())
                 assert isinstance(held, Claim)
-                ways = time_ways(database, held, rounds)
-            with opened(kind, server, folder) as database:
-                found[kind] = (ways, time_chunks(database, rounds))
+                found[kind] = time_ways(database, held, rounds)
     return found
 
 
-def report(found: dict[str, tuple[dict[tuple[str, int], Timing], dict[str, Timing]]], rounds: int) -> str:
+def report(found: dict[str, dict[tuple[str, int], Timing]], rounds: int) -> str:
     """The results as Markdown."""
     lines = [
         "# How fast outcomes are written",
@@ -169,16 +142,12 @@ def report(found: dict[str, tuple[dict[tuple[str, int], Timing], dict[str, Timin
         f"Command: `python -m benchmarks.record_rate --rounds {rounds} --write`",
         f"Machine: {machine()}",
     ]
-    for kind, (ways, chunks) in found.items():
+    for kind, ways in found.items():
         lines += ["", f"## {kind}", "", "| way | " + " | ".join(f"{size} outcomes" for size in SIZES) + " |"]
         lines.append("|---|" + "---:|" * len(SIZES))
         for name in dict.fromkeys(way for way, _ in ways):
             cells = [_cell(ways[name, size], ways[CHOSEN, size]) for size in SIZES]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        lines += ["", f"A chunk of {CHUNK} pairs, from the ledger and back (goal: both under {GOAL_MS:.0f} ms):", ""]
-        lines += [f"- {name}: {timing.median_ms:.1f} ms ({timing.slow_ms:.1f})" for name, timing in chunks.items()]
-        rate = CHUNK / chunks["both"].median_ms * 1000
-        lines.append(f"- that is {rate:,.0f} pairs/s for one process that does nothing else")
     return "\n".join(lines) + "\n"
 
 
