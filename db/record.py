@@ -16,8 +16,9 @@ from db.outcome_rows import insert_outcomes
 from db.retry import afresh, asked_again, make_room
 from db.tables import ChunkState, chunks, retries, suspects
 
+_NEEDED = ("batch", "number", "first_row", "last_row", "pairs", "state", "token")
 _LOCKED = (
-    select(chunks, (chunks.c.lease_until - db_now()).label("left_s"))
+    select(*(chunks.c[name] for name in _NEEDED), (chunks.c.lease_until - db_now()).label("left_s"))
     .where(chunks.c.batch == bindparam("its_batch"), chunks.c.number == bindparam("its_number"))
     .with_for_update()
 )
