@@ -15,10 +15,16 @@ from tests.support.waiting import wait_until
 from worker.memory import MB
 
 LOAD_S = 9.0
+PAUSE_S = 3.0
+"""Far above what a busy machine needs, far below a load; benchmarks/recycling.py has the figures."""
 
 
+@pytest.mark.long
 def test_two_processes_of_a_device_are_never_away_at_once(sqlite_settings: Settings, tmp_path: Path) -> None:
-    """While one loads its model for nine seconds the other goes on: no pause in the committed pairs comes near it."""
+    """While one loads its model for nine seconds the other goes on: no pause in the committed pairs comes near it.
+
+    Safeguard: whoever wants to leave waits for neighbours that load (worker/recycling.py).
+    """
     settings = changed(
         sqlite_settings,
         devices="cpu",
@@ -40,7 +46,7 @@ def test_two_processes_of_a_device_are_never_away_at_once(sqlite_settings: Setti
     rows = told(settings, batch).values()
     committed = sorted(datetime.fromisoformat(row.judged_at) for row in rows)
     longest_s = max((later - earlier).total_seconds() for earlier, later in pairwise(committed))
-    assert longest_s < LOAD_S / 2
+    assert longest_s < PAUSE_S
     assert {row.attempt for row in rows} == {1}
     check_promises(settings, batch)
 
