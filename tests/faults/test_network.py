@@ -18,7 +18,6 @@ from tests.support.tcp_proxy import TcpProxy, proxy_to
 from tests.support.waiting import wait_until
 
 SLOW_EACH_WAY_S = 0.1
-"""Slower still, and rounds of housekeeping take half a lease: then no lease is trusted at all, and nothing is shown."""
 LONG_CHUNK = 48
 """Pairs of half a second: a chunk that takes one and a half leases."""
 
@@ -69,8 +68,8 @@ def test_a_slow_network_slows_work_down_and_kills_nobody(
 ) -> None:
     """A region far away is slow, not dead: one chunk that takes longer than its lease, told of in slow round trips.
 
-    Safeguard: a pool process gives its ledger seconds for an answer, not moments (silent_s in worker/child.py); what is
-    judged renews the lease (db/lease.py, db/record.py).
+    Safeguard: a pool process gives its ledger seconds for an answer, not moments (silent_s in worker/child.py). Renewal
+    is not shown here: housekeeping whose rounds take half a lease trusts no lease, and this one's may.
     """
     long = {"chunk_pairs": LONG_CHUNK, "stub_pair_s": 0.5}
     for proxy in (to_redis, to_ledger):
