@@ -51,11 +51,14 @@ def test_two_processes_of_a_device_are_never_away_at_once(sqlite_settings: Setti
     check_promises(settings, batch)
 
 
-def growing(settings: Settings, folder: Path, order: str, **fields: object) -> tuple[Settings, BatchId]:
-    """Ten chunks of one pair each, which have the stub engine do something to its memory."""
+def growing(
+    settings: Settings, folder: Path, order: str, *, since: int = 0, **fields: object
+) -> tuple[Settings, BatchId]:
+    """Ten chunks of one pair each; from number `since` on they have the stub engine do something to its memory."""
     small = changed(settings, devices="cpu", chunk_pairs=1, feed_every_s=0.2, cache=False, **fields)
     draw(folder / "red.png")
-    rows = [(f"p{number}", "red.png", f"{order} stub:yes {number}") for number in range(10)]
+    orders = ["" if number < since else order for number in range(10)]
+    rows = [(f"p{number}", "red.png", f"{what} stub:yes {number}") for number, what in enumerate(orders)]
     return small, submitted(small, write_csv(folder / "pairs.csv", rows))
 
 
@@ -94,7 +97,7 @@ def test_a_process_that_needed_much_for_a_moment_is_not_replaced(sqlite_settings
 
     Safeguard: the rss of the moment is compared.
     """
-    settings, batch = growing(sqlite_settings, tmp_path, "stub:eat=300", recycle_rss_growth=120 * MB)
+    settings, batch = growing(sqlite_settings, tmp_path, "stub:eat=300", since=5, recycle_rss_growth=120 * MB)
     with running(settings, tmp_path) as worker:
         finished(settings, batch, watch=worker)
         assert worker.events("worker process recycled") == []
