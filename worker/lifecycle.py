@@ -137,7 +137,7 @@ class Lifecycle:
         """Main process: Redis answers and children are being made."""
         self._consumer = sender
         self._watch()
-        gc.freeze()  # Celery collects garbage before each fork, while nobody is given work: half a second of it is here
+        gc.freeze()  # Celery collects garbage before each fork, while nobody is given work: less to look at
         self._write_ready_file()
         workplace = self._require()
         log.info("worker ready", slots=len(workplace.slots), model=workplace.model.name, pid=os.getpid())
