@@ -4,9 +4,10 @@
 
 One slot with the stub engine at 1 ms a pair, micro-batches of 16, chunks of 256, small drawn pictures that are read and
 decoded, the cache off. On a machine that cannot keep up 1,000 pairs/s, --slower 8 makes it 8 ms, and the ledger's times
-as much longer, so that each pair has as many rounds. The ways take turns, each run with a worker, a ledger and an empty
-Redis of its own. CPU seconds are those of the worker's processes, ended ones too, from the first chunk's begin to the
-last one's end; on PostgreSQL also those of the whole server. What `off` leaves out: benchmarks/ledger_cost_worker.py.
+as much longer, so that each pair has as many rounds. The ways run at the same time, each with a worker, a ledger and a
+Redis (and a PostgreSQL) of its own. CPU seconds are those of the worker's processes, ended ones too, from the first
+chunk's begin to the last one's end; on PostgreSQL also those of the whole server. What `off` leaves out:
+benchmarks/ledger_cost_worker.py.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,34 +155,47 @@ def _judged(way: str, settings: Settings, batch: BatchId) -> Counter[str]:
 
 
 def measure(kinds: list[str], *, pairs: int, rounds: int, slower: float) -> Iterator[Turn]:
-    """The ways in turn, and which of them is first in turn, too."""
+    """Every round runs all of them at the same time: whatever else the machine does hits them alike."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ca-bench-")))
-        redis = RedisServer(str(find_redis()))
-        stack.callback(redis.close)
-        redis.start()
         given = manifest(folder, pairs)
-        server = PostgresServer(find_binaries() or Path(), durable=True) if "postgresql" in kinds else None
-        if server is not None:
-            stack.callback(server.close)
-            server.start()
+        places = {(kind, way): _place(kind, stack) for kind in kinds for way in ("on", "off")}
+        pool = stack.enter_context(ThreadPoolExecutor(len(places)))
         for number in range(rounds):
+            running = {}
+            for (kind, way), place in places.items():
+                home = folder / f"{kind}-{number}-{way}"
+                home.mkdir()
+                running[kind, way] = pool.submit(_run, way, place, home=home, given=given, slower=slower)
+            done = {key: future.result() for key, future in running.items()}
             for kind in kinds:
-                runs = {}
-                for way in ("on", "off") if number % 2 else ("off", "on"):
-                    with redis.client() as client:
-                        client.flushall()
-                    there = server if kind == "postgresql" else None
-                    with fresh_ledger(folder, there) as url:
-                        home = folder / f"{kind}-{number}-{way}"
-                        home.mkdir()
-                        fields = {"home": home, "database_url": url, "redis_url": redis.url, "engine": "stub"}
-                        fields |= {"devices": "cpu", "cache": False, "chunk_pairs": CHUNK, "micro_batch": 16}
-                        settings = Settings.model_validate({**fields, **times(slower)})
-                        runs[way] = run_once(way, settings, given, there)
-                assert runs["on"][1] == runs["off"][1]
-                assert runs["on"][1].total() == pairs
-                yield Turn(database=kind, on=runs["on"][0], off=runs["off"][0])
+                on, off = done[kind, "on"], done[kind, "off"]
+                assert on[1] == off[1]
+                assert on[1].total() == pairs
+                yield Turn(database=kind, on=on[0], off=off[0])
+
+
+def _place(kind: str, stack: ExitStack) -> tuple[RedisServer, PostgresServer | None]:
+    redis = RedisServer(str(find_redis()))
+    stack.callback(redis.close)
+    redis.start()
+    server = PostgresServer(find_binaries() or Path(), durable=True) if kind == "postgresql" else None
+    if server is not None:
+        stack.callback(server.close)
+        server.start()
+    return redis, server
+
+
+def _run(
+    way: str, place: tuple[RedisServer, PostgresServer | None], *, home: Path, given: Path, slower: float
+) -> tuple[Run, Counter[str]]:
+    redis, server = place
+    with redis.client() as client:
+        client.flushall()
+    with fresh_ledger(home, server) as url:
+        fields = {"home": home, "database_url": url, "redis_url": redis.url, "engine": "stub", "devices": "cpu"}
+        fields |= {"cache": False, "chunk_pairs": CHUNK, "micro_batch": 16, **times(slower)}
+        return run_once(way, Settings.model_validate(fields), given, server)
 
 
 def report(turns: list[Turn], pairs: int, slower: float, command: str) -> str:
@@ -190,8 +205,8 @@ def report(turns: list[Turn], pairs: int, slower: float, command: str) -> str:
         "",
         f"CPU seconds of a real worker that judges {pairs:,} pairs with the ledger's work (`on`), and without (`off`):",
         "one slot, the stub engine at 1 ms a pair (1,000 pairs/s), micro-batches of 16, chunks of 256, small drawn",
-        "pictures that are read and decoded, the cache off. Each run has a worker and a ledger of its own; they took",
-        "turns.",
+        "pictures that are read and decoded, the cache off. In each round all of them run at the same time, with",
+        "servers of their own, so that whatever else the machine does hits them alike.",
         "CPU seconds are those of all the worker's processes, from the first chunk's begin to the last one's end; a",
         "server is all of PostgreSQL's processes. A fake engine takes no CPU time of its own: beside a model that",
         "computes, the same seconds are a smaller part.",
