@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from threading import Lock
 
 import psutil
 
@@ -48,6 +49,8 @@ KINDS = ("sqlite", "postgresql")
 PICTURES, CHUNK = 64, 256
 GOAL = 0.03
 PATIENCE_S = 600
+ONE_AT_A_TIME = Lock()
+"""Alembic makes schemas with globals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +118,9 @@ def times(slower: float) -> dict[str, float]:
 def run_once(way: str, settings: Settings, pairs: Path, server: PostgresServer | None) -> tuple[Run, Counter[str]]:
     """A fresh worker judges the batch; also returns its results, counted."""
     # All messages before the start, or one slot's window, as a worker keeps it.
-    sent = submit(pairs, settings=changed(settings, feed_chunks_per_slot=1_000_000 if way == "off" else 1))
-    sent.close()
+    with ONE_AT_A_TIME:
+        sent = submit(pairs, settings=changed(settings, feed_chunks_per_slot=1_000_000 if way == "off" else 1))
+        sent.close()
     gate, log = settings.home / "gate", settings.home / "log"
     command = [sys.executable, "-m", "benchmarks.ledger_cost_worker", way, str(gate)]
     with log.open("wb") as output:
@@ -192,7 +196,9 @@ def _run(
     redis, server = place
     with redis.client() as client:
         client.flushall()
-    with fresh_ledger(home, server) as url:
+    with ExitStack() as stack:
+        with ONE_AT_A_TIME:
+            url = stack.enter_context(fresh_ledger(home, server))
         fields = {"home": home, "database_url": url, "redis_url": redis.url, "engine": "stub", "devices": "cpu"}
         fields |= {"cache": False, "chunk_pairs": CHUNK, "micro_batch": 16, **times(slower)}
         return run_once(way, Settings.model_validate(fields), given, server)
