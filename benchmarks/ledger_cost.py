@@ -13,7 +13,6 @@ benchmarks/ledger_cost_worker.py.
 import argparse
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from threading import Lock
@@ -31,8 +29,9 @@ import psutil
 
 from audit.pair import BatchId
 from audit.settings import Settings
+from benchmarks.ledger_cost_report import CHUNK, Run, Turn, report
 from benchmarks.submit_rate import RESULTS as SUBMIT_RESULTS
-from benchmarks.submit_rate import ROOT, fresh_ledger, machine
+from benchmarks.submit_rate import ROOT, fresh_ledger
 from db.verify import verify_batch
 from demo.drawing import draw, to_file
 from demo.scenes import scene_of
@@ -46,41 +45,10 @@ from tests.support.waiting import wait_until
 
 RESULTS = SUBMIT_RESULTS.with_name("ledger_cost.md")
 KINDS = ("sqlite", "postgresql")
-PICTURES, CHUNK = 64, 256
-GOAL = 0.03
+PICTURES = 64
 PATIENCE_S = 600
 ONE_AT_A_TIME = Lock()
 """Alembic makes schemas with globals."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One batch: seconds from its first chunk to its last, CPU seconds by process, and the machine's load."""
-
-    seconds: float
-    main_s: float
-    child_s: float
-    server_s: float
-    load: float
-
-    @property
-    def worker_s(self) -> float:
-        """CPU seconds of the worker's processes."""
-        return self.main_s + self.child_s
-
-    @property
-    def total_s(self) -> float:
-        """CPU seconds of both."""
-        return self.worker_s + self.server_s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """A run with the ledger's work beside one without."""
-
-    database: str
-    on: Run
-    off: Run
 
 
 def cpu_s(pid: int) -> tuple[float, float]:
@@ -202,81 +170,6 @@ def _run(
         fields = {"home": home, "database_url": url, "redis_url": redis.url, "engine": "stub", "devices": "cpu"}
         fields |= {"cache": False, "chunk_pairs": CHUNK, "micro_batch": 16, **times(slower)}
         return run_once(way, Settings.model_validate(fields), given, server)
-
-
-def report(turns: list[Turn], pairs: int, slower: float, command: str) -> str:
-    """The results as Markdown."""
-    lines = [
-        "# What lease, fence and feed cost",
-        "",
-        f"CPU seconds of a real worker that judges {pairs:,} pairs with the ledger's work (`on`), and without (`off`):",
-        "one slot, the stub engine at 1 ms a pair (1,000 pairs/s), micro-batches of 16, chunks of 256, small drawn",
-        "pictures that are read and decoded, the cache off. In each round all of them run at the same time, with",
-        "servers of their own, so that whatever else the machine does hits them alike.",
-        "CPU seconds are those of all the worker's processes, from the first chunk's begin to the last one's end; a",
-        "server is all of PostgreSQL's processes. A fake engine takes no CPU time of its own: beside a model that",
-        "computes, the same seconds are a smaller part.",
-        *_slowed(slower),
-        "",
-        "`off` is the same program with these taken away (benchmarks/ledger_cost_worker.py):",
-        "",
-        "- claim: reads the chunk's pairs and nothing else; no write transaction with state, holder, keeper, token,",
-        "  attempt and lease, no look for outcomes that are there, retries and suspects, no dead holders",
-        "- record: inserts the same outcomes and judgements and marks the chunk as done; no lock, no check of the",
-        "  token, no count of the chunk's outcomes, no lease",
-        "- renewals, and what a child notes on the board of its progress and of the rows in hand",
-        "- housekeeping's sweep, recall, feed, giving way and telling; all messages lie in Redis before the start",
-        "",
-        "Both write one transaction a chunk with its outcomes, and both run Celery's messages and events.",
-        "",
-        f"Command: `{command}`",
-        f"Machine: {machine()}",
-    ]
-    for kind in dict.fromkeys(turn.database for turn in turns):
-        lines += ["", f"## {kind}", "", *_table([turn for turn in turns if turn.database == kind], pairs)]
-    return "\n".join(lines) + "\n"
-
-
-def _slowed(slower: float) -> list[str]:
-    if slower == 1:
-        return []
-    return [
-        "",
-        f"The machine was too busy for 1,000 pairs/s, so everything was {slower:g} times slower alike: the engine, the",
-        "rounds of housekeeping, telling, leases, and when messages are sent again. Each pair has as many rounds as at",
-        "1,000 pairs/s. What Celery's main process does each second was not slowed, and makes both sums larger.",
-    ]
-
-
-def _table(turns: list[Turn], pairs: int) -> list[str]:
-    served = any(turn.on.server_s for turn in turns)
-    heads = ["", "worker on (main process)", "off (main process)", "on / off"]
-    heads += ["server on", "off", "both, on / off"] if served else []
-    heads += ["pairs/s on", "off", "load"]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---:|' * len(heads)}"]
-    for number, turn in enumerate(turns, 1):
-        on, off = turn.on, turn.off
-        cells = [f"{number}", *(f"{run.worker_s:.2f} s ({run.main_s:.2f})" for run in (on, off))]
-        cells.append(f"{on.worker_s / off.worker_s:.3f}")
-        if served:
-            cells += [f"{on.server_s:.2f} s", f"{off.server_s:.2f} s", f"{on.total_s / off.total_s:.3f}"]
-        cells += [f"{pairs / on.seconds:,.0f}", f"{pairs / off.seconds:,.0f}", f"{on.load:g}, {off.load:g}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", _said("The worker alone", [turn.on.worker_s / turn.off.worker_s for turn in turns])]
-    if served:
-        lines.append(_said("Worker and server together", [turn.on.total_s / turn.off.total_s for turn in turns]))
-    extra_ms = statistics.median(1000 * (turn.on.worker_s - turn.off.worker_s) for turn in turns) / (pairs / CHUNK)
-    lines.append(f"In the worker that is {extra_ms:.1f} ms of CPU time a chunk of {CHUNK} pairs (median).")
-    return lines
-
-
-def _said(who: str, ratios: list[float]) -> str:
-    middle = statistics.median(ratios) - 1
-    held = "kept" if middle <= GOAL else "missed"
-    return (
-        f"{who}: {middle:+.1%} (median of {len(ratios)}; {min(ratios) - 1:+.1%} to {max(ratios) - 1:+.1%}); the goal of"
-        f" at most {GOAL:.0%} is {held}.\n"
-    )
 
 
 def main() -> None:
