@@ -5,7 +5,7 @@
 One slot with the stub engine at 1 ms a pair, micro-batches of 16, chunks of 256, small drawn pictures that are read and
 decoded, the cache off. On a machine that cannot keep up 1,000 pairs/s, --slower 8 makes it 8 ms, and the ledger's times
 as much longer, so that each pair has as many rounds. The ways run at the same time, each with a worker, a ledger and a
-Redis (and a PostgreSQL) of its own. CPU seconds are those of the worker's processes, ended ones too, from the first
+Redis (and a PostgreSQL) of its own. CPU seconds are those of the worker's processes, ended ones too, from the second
 chunk's begin to the last one's end; on PostgreSQL also those of the whole server. What `off` leaves out:
 benchmarks/ledger_cost_worker.py.
 """
@@ -97,6 +97,7 @@ def run_once(way: str, settings: Settings, pairs: Path, server: PostgresServer |
         )
     try:
         wait_until(gate.with_suffix(".waiting").exists, timeout_s=PATIENCE_S, what=f"a worker, see {log}")
+        time.sleep(1.3 * settings.feed_every_s)  # the first round puts its statements together, too
         return _timed(process.pid, gate, log, sent.chunks, server), _judged(way, settings, sent.batch)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -130,7 +131,7 @@ def measure(kinds: list[str], *, pairs: int, rounds: int, slower: float) -> Iter
     """Every round runs all of them at the same time: whatever else the machine does hits them alike."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ca-bench-")))
-        given = manifest(folder, pairs)
+        given = manifest(folder, CHUNK + pairs)
         places = {(kind, way): _place(kind, stack) for kind in kinds for way in ("on", "off")}
         pool = stack.enter_context(ThreadPoolExecutor(len(places)))
         for number in range(rounds):
@@ -143,7 +144,7 @@ def measure(kinds: list[str], *, pairs: int, rounds: int, slower: float) -> Iter
             for kind in kinds:
                 on, off = done[kind, "on"], done[kind, "off"]
                 assert on[1] == off[1]
-                assert on[1].total() == pairs
+                assert on[1].total() == CHUNK + pairs
                 yield Turn(database=kind, on=on[0], off=off[0])
 
 

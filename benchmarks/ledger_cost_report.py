@@ -48,7 +48,7 @@ def report(turns: list[Turn], pairs: int, slower: float, command: str) -> str:
         "one slot, the stub engine at 1 ms a pair (1,000 pairs/s), micro-batches of 16, chunks of 256, small drawn",
         "pictures that are read and decoded, the cache off. In each round all of them run at the same time, with",
         "servers of their own, so that whatever else the machine does hits them alike.",
-        "CPU seconds are those of all the worker's processes, from the first chunk's begin to the last one's end; a",
+        "CPU seconds are those of all the worker's processes, from the second chunk's begin to the last one's end; a",
         "server is all of PostgreSQL's processes. A fake engine takes no CPU time of its own: beside a model that",
         "computes, the same seconds are a smaller part.",
         *_slowed(slower),

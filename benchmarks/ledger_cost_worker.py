@@ -1,12 +1,12 @@
-"""A worker that waits before its first chunk, with the ledger's work or without: for benchmarks.ledger_cost.
+"""A worker that waits before its second chunk, with the ledger's work or without: for benchmarks.ledger_cost.
 
     python -m benchmarks.ledger_cost_worker on|off GATE
 
-Settings come from the environment, as a worker's do. The first chunk begins once the file GATE exists; GATE.waiting
-says that it waits for that. With `off` a chunk is read, judged, written and marked as done, and that is all: no state,
-holder, token, attempt or lease at a claim, and no look for outcomes, retries and suspects; no lock, token, recount and
-lease when outcomes are written; nothing of progress and rows in hand on the board; and no sweep, recall, feed, giving
-way and telling in a round of housekeeping.
+Settings come from the environment, as a worker's do. The second chunk begins once the file GATE exists; GATE.waiting
+says that it waits for that. The first one is not measured: statements are put together then. With `off` a chunk is
+read, judged, written and marked as done, and that is all: no state, holder, token, attempt or lease at a claim, and no
+look for outcomes, retries and suspects; no lock, token, recount and lease when outcomes are written; no progress
+and rows in hand on the board; no sweep, recall, feed, giving way and telling in a round of housekeeping.
 """
 
 import sys
@@ -93,18 +93,18 @@ def take_away() -> None:
 
 
 def wait_at(gate: Path) -> None:
-    """Before the first chunk of this process."""
+    """Before the second chunk of this process."""
     from worker import tasks
 
-    real, opened = tasks.judge_chunk, False
+    real, begun = tasks.judge_chunk, 0
 
     def judge_chunk(message: ChunkMessage, office: Any) -> tasks.Ending:
-        nonlocal opened
-        if not opened:
+        nonlocal begun
+        begun += 1
+        if begun == 2:
             gate.with_suffix(".waiting").touch()
             while not gate.exists():
                 time.sleep(0.01)
-            opened = True
         return real(message, office)
 
     tasks.judge_chunk = judge_chunk
