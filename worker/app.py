@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.platforms import SecurityWarning
+from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 from kombu import Queue
@@ -145,7 +146,9 @@ def run_worker(settings: Settings) -> int:
         quiet=True,
     )
     worker.start()
-    return int(worker.exitcode or 0)
+    # Told to stop while it starts, it ends children that only load, and Celery calls that an error of its own.
+    told = state.should_stop
+    return int(worker.exitcode or 0) if told is None or told is False else int(told)
 
 
 def __getattr__(name: str) -> Celery:
