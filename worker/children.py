@@ -25,8 +25,9 @@ class Children:
 
     def watch(self, consumer: Any) -> None:
         """Again and again: with each new connection to Redis the pool is told anew whom to call."""
-        if consumer is not None and consumer.pool is not None:
-            pool = consumer.pool._pool  # celery shows no other way to its children's statuses
+        # Celery shows no other way to its children's statuses; there is no pool before it starts, nor while it ends.
+        pool = getattr(getattr(consumer, "pool", None), "_pool", None)
+        if pool is not None:
             self._deaths.watch(pool)
             if consumer.hub is not None:
                 replace_at_once(pool, consumer.hub.call_later)

@@ -58,8 +58,8 @@ class Deaths:
 
     def watch(self, pool: Any) -> None:
         """Be told by this billiard pool of every child that it has buried; asking again for one pool does nothing."""
-        tell = getattr(pool, "on_process_down", None)  # a worker that ends has no pool any more
-        if pool is None or getattr(tell, "of_deaths", False):
+        tell = pool.on_process_down
+        if getattr(tell, "of_deaths", False):
             return
 
         def on_process_down(process: Any) -> None:
