@@ -54,7 +54,7 @@ _LOCKED = (
     .where(chunks.c.batch == bindparam("batch"), chunks.c.number == bindparam("number"))
     .with_for_update(of=chunks, skip_locked=True)
 )
-_DIED_HERE = and_(suspects.c.slot == bindparam("slot"), db_now() - suspects.c.died_at < ELSEWHERE_S)
+_DIED_HERE = and_(suspects.c.slot == bindparam("slot"), db_now() - suspects.c.died_at < bindparam("elsewhere_s"))
 _WAITING = (
     select(
         *(pairs.c[name] for name in ("row", "id", "image", "caption", "premise", "extra", "raw")),
@@ -131,7 +131,8 @@ def _refused_batch(batch: RowMapping | Mapping[str, Any] | None, claimant: Claim
 
 def _take(connection: Connection, chunk: Mapping[str, Any], claimant: Claimant) -> Claim | Refusal:
     key = {"batch": chunk["batch"], "first": chunk["first_row"], "last": chunk["last_row"]}
-    waiting = connection.execute(_WAITING, {**key, "slot": claimant.provenance.worker}).mappings().all()
+    here = {"slot": claimant.provenance.worker, "elsewhere_s": ELSEWHERE_S}
+    waiting = connection.execute(_WAITING, {**key, **here}).mappings().all()
     this = {"its_batch": chunk["batch"], "its_number": chunk["number"]}
     if not waiting:  # every pair of it was named while dead holders were buried
         connection.execute(THIS_CHUNK.values(done_at=db_now()), {**this, "state": ChunkState.DONE})

@@ -13,19 +13,24 @@ MAX_DEATHS = 3
 MODELS = ("demo", "another")
 
 lines = st.lists(
-    st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("xxxxy"), st.sampled_from([False] * 9 + [True])),
-    min_size=1,
+    st.tuples(st.sampled_from("abcdefghijklmnopqrst"), st.sampled_from("xxxxy"), st.sampled_from([False] * 9 + [True])),
+    min_size=3,
     max_size=7,
 )
+sizes = st.integers(2, 4)
 numbers = st.integers(0, 3)
+picks = st.integers(0, 29)
+"""Which of some claims or chunks: LedgerBench has those first that matter most."""
 seats = st.sampled_from(SEATS)
-tolds = st.dictionaries(numbers, st.sampled_from(["Yes", "No", "Maybe", "image_empty"]), max_size=4)
+labels = st.sampled_from(["Yes", "No", "Maybe", "image_empty", "image_empty"])
+tolds = st.dictionaries(numbers, labels, min_size=1, max_size=2)
 stages = st.sampled_from(["decode", "judge"])
-deeds = st.lists(st.one_of(st.tuples(numbers, stages), tolds), max_size=4)
+deeds = st.lists(st.one_of(st.tuples(numbers, stages), tolds), max_size=3)
+ends = st.sampled_from(["dies", "dies", "hangs", "works on"])
 
 falls = st.builds(
     Fall,
-    cause=st.sampled_from(["died", "died", "stuck", "let_go"]),
+    cause=st.sampled_from(["died", "stuck", "let_go"]),
     certain=st.booleans(),
     hand=st.sampled_from([None, (0, 1), (0, 6)]),
 )

@@ -9,196 +9,171 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    initialize,
-    multiple,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 from sqlalchemy import event
 
-from audit.errors import UsageError
 from audit.holder import this_process
-from audit.message import Lane
 from audit.pair import Row
-from audit.redis_lists import Lying
 from db.abandon import abandon
-from db.cancel import cancel_batch
 from db.death import Cause, Death
-from db.doorbell import Doorbell, Window
 from db.engine import Database
-from db.feed import feed, unsend
-from db.lease import Claim, mark, release, renew
+from db.lease import mark, release, renew
 from db.record import record
-from db.register import discard
-from db.retry import retry_failures
-from db.sweep import Rules, sweep, unpark
-from tests.support.ledger_bench import LedgerBench
+from db.sweep import Rules, sweep
+from tests.support.ledger_batches import LedgerBatches
+from tests.support.ledger_bench import Taken
 from tests.support.ledger_deeds import (
     A_SLOT,
     LEASE_S,
     MAX_DEATHS,
-    MODELS,
     MOMENT_S,
-    RESEND_S,
     deeds,
+    ends,
     falls,
-    lines,
+    labels,
     numbers,
     outcome_of,
+    picks,
     seats,
     stages,
     tolds,
 )
-from tests.support.ledger_promises import check_fed
 from tests.support.ledger_reference import ELSEWHERE_S
-from tests.support.ledger_reference_values import Fall, Held
-from tests.support.row_fates import Line
+from tests.support.ledger_reference_values import Fall
 from tests.support.staff import FAR, HERE, Staff
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 """Without the explanation, which traces every line and takes minutes."""
 HURRY = {"sqlite": "PRAGMA synchronous=OFF", "postgresql": "SET synchronous_commit=off"}
 """No power is cut here, and a commit that does not wait for the disk takes a tenth of the time."""
+some_claim = precondition(lambda self: self.claims)
+some_holder = precondition(lambda self: self.standing()["valid"])
+some_work = precondition(lambda self: self.waiting())
 
 
-class LedgerMachine(LedgerBench):
-    """The rules; a batch, a claim and a message that were once there can turn up again at any time."""
+class LedgerMachine(LedgerBatches):
+    """Workers, their deaths, and sweeping; a claim that was once given can turn up again at any time."""
 
-    batches: Bundle[str] = Bundle("batches")
-    claims: Bundle[tuple[Claim, Held]] = Bundle("claims")
-    bells: Bundle[Doorbell] = Bundle("bells")
+    @initialize()
+    def both_slots_tell_of_themselves(self) -> None:
+        self.other_slots_come_and_go(frozenset(HERE))
 
-    @initialize(target=batches, given=lines, chunk_pairs=st.integers(1, 3))
-    def a_batch_is_there(self, given: list[Line], chunk_pairs: int) -> str:
-        name = self.new_batch(given, chunk_pairs, model="demo", lane="bulk", tenant="ann", priority=0)
-        self.register(name, slices=9)
-        return name
+    @rule(slots=st.frozensets(st.sampled_from(HERE)))
+    def other_slots_come_and_go(self, slots: frozenset[str]) -> None:
+        self.reference.slots = set(slots)
+        told = [A_SLOT.format(slot=slot.removeprefix("here:")) for slot in sorted(slots)]
+        self.sql("DELETE FROM workers", *told)
 
-    @rule(
-        target=batches,
-        given=lines,
-        chunk_pairs=st.integers(1, 3),
-        model=st.sampled_from(["demo", "demo", "another"]),
-        lane=st.sampled_from(["bulk", "interactive"]),
-        tenant=st.sampled_from(["ann", "bob"]),
-        priority=st.integers(0, 1),
-        slices=st.integers(0, 4),
-    )
-    def submit(self, given: list[Line], chunk_pairs: int, slices: int, **options: Any) -> Any:
-        """A producer, which may end before its last slice."""
-        if len(self.given) == 3:
-            return multiple()
-        name = self.new_batch(given, chunk_pairs, **options)
-        self.register(name, slices)
-        return name
+    @some_work
+    @rule(pick=picks, seat=seats, max_deaths=st.sampled_from([MAX_DEATHS, MAX_DEATHS, 2]))
+    def claim(self, pick: int, seat: str, max_deaths: int) -> None:
+        self.try_to_claim(*self.pick_chunk(pick), seat, max_deaths)
 
-    @rule(name=batches, slices=st.integers(0, 4))
-    def submit_the_same_again(self, name: str, slices: int) -> None:
-        """It completes what was abandoned, and changes nothing otherwise."""
-        self.register(name, slices)
+    @some_work
+    @rule(pick=picks, seat=seats, told=labels)
+    def judge(self, pick: int, seat: str, told: str) -> None:
+        """A whole chunk, and nothing goes wrong."""
+        got = self.try_to_claim(*self.pick_chunk(pick), seat, MAX_DEATHS)
+        if got is not None:
+            self._record_all(got, told)
 
-    @rule(name=batches)
-    def give_a_registration_up(self, name: str) -> None:
-        batch = self.reference.batches.get(name)
-        if batch is not None:
-            discard(self.database, self.ids[name])
-            if batch.state == "registering":
-                del self.ids[name], self.reference.batches[name]
-
-    @rule(
-        target=bells,
-        model=st.sampled_from(MODELS),
-        window=st.integers(0, 4),
-        slots=st.integers(1, 2),
-        looked_at=st.frozensets(st.sampled_from(list(Lane))),
-    )
-    def feed(self, model: str, window: int, slots: int, looked_at: frozenset[Lane]) -> Any:
-        """A worker's main process sends what is next, and what is lost of the lanes whose queue it finds empty."""
-        lying = {lane: Lying(messages=0, chunks=frozenset()) for lane in looked_at}
-        room = Window(chunks=window, slots=slots)
-        bells = feed(self.database, model=model, window=room, resend_s=RESEND_S, lying=lying)
-        told = [(self.names[bell.batch], int(bell.chunk)) for bell in bells]
-        limits = {"window": window, "slots": slots, "resend_s": RESEND_S}
-        check_fed(self.reference, told, model=model, looked_at=looked_at, **limits)
-        for name, number in told:
-            self.reference.sent(name, number)
-        return multiple(*bells)
-
-    @rule(bell=bells)
-    def a_message_cannot_be_sent(self, bell: Doorbell) -> None:
-        unsend(self.database, [bell])
-        if bell.batch in self.names:
-            self.reference.unsend(self.names[bell.batch], bell.chunk)
-
-    @rule(target=claims, name=batches, number=numbers, seat=seats, max_deaths=st.sampled_from([MAX_DEATHS, 2]))
-    def claim(self, name: str, number: int, seat: str, max_deaths: int) -> Any:
-        got = self.try_to_claim(name, number, seat, max_deaths)
-        return multiple() if got is None else got
-
-    @rule(target=claims, name=batches, number=numbers, seat=st.sampled_from(HERE), deeds=deeds, dies=st.booleans())
-    def a_life(self, name: str, number: int, seat: str, deeds: list[Any], dies: bool) -> Any:
+    @some_work
+    @rule(pick=picks, seat=seats, deeds=deeds, end=ends, fall=st.none() | falls)
+    def a_life(self, pick: int, seat: str, deeds: list[Any], end: str, fall: Fall | None) -> None:
         """Claim, do some work, and die or hang: what leads to blame, in one step."""
-        got = self.try_to_claim(name, number, seat, MAX_DEATHS)
+        got = self.try_to_claim(*self.pick_chunk(pick), seat, MAX_DEATHS)
         if got is None:
-            return multiple()
+            return
         for deed in deeds:
             if isinstance(deed, dict):
-                self.record(got, deed)
+                self._record(got, deed)
             else:
-                self.mark(got, *deed)
-        if dies:
-            self.die(seat)
+                self._mark(got, *deed)
+        self._end(seat, end)
+        if fall is not None:
+            self.sweep(trust_leases=True, keeper=True, fall=fall)
+
+    @some_work
+    @rule(pick=picks, seat=seats, times=st.integers(2, 3), fall=falls)
+    def one_after_the_other_dies(self, pick: int, seat: str, times: int, fall: Fall) -> None:
+        """Nobody knows of what, until the chunk is parked."""
+        chunk = self.pick_chunk(pick)
+        for _ in range(times):
+            if self.try_to_claim(*chunk, seat, MAX_DEATHS) is not None:
+                self._end(seat, "dies")
+                self.time_passes(3)
+                self.sweep(trust_leases=True, keeper=True, fall=fall)
+
+    @some_holder
+    @rule(pick=picks, end=ends, fall=falls, seat=seats)
+    def somebody_else_takes_over(self, pick: int, end: str, fall: Fall, seat: str) -> None:
+        """Who holds a chunk dies, hangs or is only slow; the chunk is another's then, and the first may come late."""
+        _, held = self.pick_claim(pick)
+        self._end(held.slot, end)
+        if pick % 2:  # after an outage of the ledger, say
+            self.sweep(trust_leases=False, keeper=True, fall=fall)
+        self.sweep(trust_leases=True, keeper=True, fall=fall)
+        self.try_to_claim(held.batch, held.chunk, seat, MAX_DEATHS)
+
+    @some_claim
+    @rule(pick=picks, deed=st.sampled_from(["renew", "release", "charge", "record", "record"]), told=labels)
+    def somebody_comes_late(self, pick: int, deed: str, told: str) -> None:
+        """Whose claim is over, or another's: it was slow, stopped, or thinks that its COMMIT was lost."""
+        groups = self.standing()
+        others = groups["overtaken"] + groups["over"] or self.claims
+        one = others[-1 - pick % len(others)]
+        if deed == "record":
+            self._record_all(one, told)
+        elif deed == "renew":
+            assert renew(self.database, one[0]) == self.reference.renew(one[1], lease_s=LEASE_S)
         else:
-            self.time_passes(3)
-        return got
+            self._release(one, charge=deed == "charge")
 
-    @rule(one=claims)
-    def renew(self, one: tuple[Claim, Held]) -> None:
-        assert renew(self.database, one[0]) == self.reference.renew(one[1], lease_s=LEASE_S)
+    @some_holder
+    @rule(pick=picks)
+    def renew(self, pick: int) -> None:
+        real, held = self.pick_claim(pick)
+        assert renew(self.database, real) == self.reference.renew(held, lease_s=LEASE_S)
 
-    @rule(one=claims, number=numbers, stage=stages)
-    def mark(self, one: tuple[Claim, Held], number: int, stage: str) -> None:
-        """Careful mode: before a pair is touched, it is written down."""
-        real, held = one
-        batch = self.reference.batches[held.batch]
-        rows = [row for row in held.rows if row not in batch.outcomes or row in batch.retries & held.retried]
-        if not rows:
-            return
-        row = rows[number % len(rows)]
-        expected = self.reference.renew(held, lease_s=LEASE_S, marker=(row, stage))
-        assert mark(self.database, real, row=Row(row), stage=stage) == expected
+    @some_holder
+    @rule(pick=picks, number=numbers, stage=stages)
+    def mark(self, pick: int, number: int, stage: str) -> None:
+        self._mark(self.pick_claim(pick), number, stage)
 
-    @rule(one=claims, told=tolds)
-    def record(self, one: tuple[Claim, Held], told: dict[int, str]) -> None:
-        """Some outcomes or all; also twice, and by those who were taken for dead."""
-        real, held = one
-        chosen = {held.rows[number % len(held.rows)]: label for number, label in told.items()}
-        results = [outcome_of(row, label) for row, label in chosen.items()]
-        expected = self.reference.record(held, chosen, lease_s=LEASE_S)
-        assert record(self.database, real, results) == expected
+    @some_holder
+    @rule(pick=picks, told=tolds, again=st.booleans())
+    def record(self, pick: int, told: dict[int, str], again: bool) -> None:
+        """Some outcomes; also twice, as after a COMMIT whose answer was lost, and by those who were taken for dead."""
+        one = self.pick_claim(pick)
+        self._record(one, told)
+        if again:
+            self._record(one, told)
 
-    @rule(one=claims, told=st.sampled_from(["Yes", "No", "image_empty"]))
-    def record_all(self, one: tuple[Claim, Held], told: str) -> None:
-        self.record(one, dict.fromkeys(range(len(one[1].rows)), told))
+    @some_holder
+    @rule(pick=picks, told=labels)
+    def record_all(self, pick: int, told: str) -> None:
+        self._record_all(self.pick_claim(pick), told)
 
-    @rule(one=claims, charge=st.booleans())
-    def release(self, one: tuple[Claim, Held], charge: bool) -> None:
+    @some_holder
+    @rule(pick=picks, charge=st.booleans())
+    def release(self, pick: int, charge: bool) -> None:
+        self._release(self.pick_claim(pick), charge)
+
+    def _release(self, one: Taken, charge: bool) -> None:
         real, held = one
         expected = self.reference.release(held, charge=charge, max_deaths=real.claimant.max_deaths)
         assert release(self.database, real, charge=charge) == expected
 
-    @rule(seat=seats)
-    def die(self, seat: str) -> None:
-        """Whoever sits there ends; of another host nobody here can know."""
-        name = self.staff.die(seat)
-        if seat not in FAR:
-            self.reference.dead.add(name)
+    @some_holder
+    @rule(pick=picks)
+    def die(self, pick: int) -> None:
+        self._end(self.pick_claim(pick)[1].slot, "dies")
 
-    @rule(seat=st.sampled_from(HERE))
-    def its_own_worker_kills_it(self, seat: str) -> None:
+    @some_holder
+    @rule(pick=picks)
+    def its_own_worker_kills_it(self, pick: int) -> None:
         """At the end of its grace period, say: nobody's fault, and no attempt."""
+        seat = self.pick_claim(pick)[1].slot
         holder, name = self.staff.holder(seat), self.staff.die(seat)
         self.reference.dead.add(name)
         assert abandon(self.database, holder) == self.reference.abandon(name)
@@ -207,10 +182,11 @@ class LedgerMachine(LedgerBench):
     def time_passes(self, moments: int) -> None:
         seconds = moments * MOMENT_S
         self.reference.now += seconds
-        self.sql(f"UPDATE chunks SET lease_until = lease_until - {seconds}, sent_at = sent_at - {seconds}")
-        self.sql(f"UPDATE suspects SET died_at = died_at - {seconds}")
+        times = ", ".join(f"{name} = {name} - {seconds}" for name in ("lease_until", "sent_at", "done_at"))
+        self.sql(f"UPDATE chunks SET {times}", f"UPDATE suspects SET died_at = died_at - {seconds}")
 
-    @rule(trust_leases=st.sampled_from([True, True, False]), keeper=st.booleans(), fall=falls)
+    @some_holder
+    @rule(trust_leases=st.booleans(), keeper=st.booleans(), fall=falls)
     def sweep(self, trust_leases: bool, keeper: bool, fall: Fall) -> None:
         """By a worker's main process, which knows how its own processes ended, or by another one."""
         known = {name: fall for name in self.staff.dead if name in self.reference.kept}
@@ -225,32 +201,34 @@ class LedgerMachine(LedgerBench):
             trust_leases=trust_leases, keeper=keeper, known=known, max_deaths=MAX_DEATHS
         )
 
-    @rule(slots=st.frozensets(st.sampled_from(HERE)))
-    def other_slots_come_and_go(self, slots: frozenset[str]) -> None:
-        self.reference.slots = set(slots)
-        self.sql("DELETE FROM workers")
-        for slot in slots:
-            self.sql(A_SLOT.format(slot=slot.removeprefix("here:")))
+    def _end(self, seat: str, how: str) -> None:
+        """Whoever sits there ends, or does nothing any more; of another host nobody here can know that one is dead."""
+        if how == "dies":
+            name = self.staff.die(seat)
+            if seat not in FAR:
+                self.reference.dead.add(name)
+        elif how == "hangs":
+            self.time_passes(3)
 
-    @rule()
-    def unpark(self) -> None:
-        assert unpark(self.database) == self.reference.unpark()
+    def _mark(self, one: Taken, number: int, stage: str) -> None:
+        """Careful mode: before a pair is touched, it is written down."""
+        real, held = one
+        batch = self.reference.batches[held.batch]
+        rows = [row for row in held.rows if row not in batch.outcomes or row in batch.retries & held.retried]
+        if rows:
+            row = rows[number % len(rows)]
+            expected = self.reference.renew(held, lease_s=LEASE_S, marker=(row, stage))
+            assert mark(self.database, real, row=Row(row), stage=stage) == expected
 
-    @rule(name=batches)
-    def cancel(self, name: str) -> None:
-        if name in self.ids:
-            assert cancel_batch(self.database, self.ids[name]) == self.reference.cancel(name)
+    def _record(self, one: Taken, told: dict[int, str]) -> None:
+        real, held = one
+        chosen = {held.rows[number % len(held.rows)]: label for number, label in told.items()}
+        results = [outcome_of(row, label) for row, label in chosen.items()]
+        expected = self.reference.record(held, chosen, lease_s=LEASE_S)
+        assert record(self.database, real, results) == expected
 
-    @rule(name=batches, code=st.sampled_from([None, None, "image_empty", "worker_died"]))
-    def retry(self, name: str, code: str | None) -> None:
-        """A person has mended the cause of failures, or hopes so."""
-        if name not in self.ids:
-            return
-        try:
-            asked: int | str = retry_failures(self.database, self.ids[name], code=code)
-        except UsageError as refused:
-            asked = refused.code
-        assert asked == self.reference.retry(name, code)
+    def _record_all(self, one: Taken, told: str) -> None:
+        self._record(one, dict.fromkeys(range(len(one[1].rows)), told))
 
 
 def run_machine(database: Database, *, examples: int, steps: int) -> None:
@@ -260,6 +238,7 @@ def run_machine(database: Database, *, examples: int, steps: int) -> None:
         stateful_step_count=steps,
         phases=PHASES,
         print_blob=True,
+        report_multiple_bugs=False,
         derandomize=False,
         deadline=None,  # a shared machine is slow now and then: that is no failure
         suppress_health_check=list(HealthCheck),

@@ -29,6 +29,10 @@ class Reference:
         self.slots: set[str] = set()
         self._tokens = 0
 
+    def chunks(self) -> list[Chunk]:
+        """Of all batches."""
+        return [chunk for batch in self.batches.values() for chunk in batch.chunks.values()]
+
     def add_slice(self, name: str, rows: range) -> None:
         """Commit rows with their chunks: a row that cannot be judged fails at once, one that repeats is left out."""
         batch = self.batches[name]
@@ -39,8 +43,9 @@ class Reference:
             failed = {row: told[row] for row in held if told[row] != "good"}
             batch.pairs |= set(held)
             batch.outcomes |= {row: Ending(told=code, attempt=0, worker="producer") for row, code in failed.items()}
-            state = "done" if len(failed) == len(held) else "pending"
-            batch.chunks[first // batch.chunk_pairs] = Chunk(rows=covered, state=state)
+            chunk = batch.chunks[first // batch.chunk_pairs] = Chunk(rows=covered, state="pending")
+            if len(failed) == len(held):
+                chunk.state, chunk.done_at = "done", self.now
 
     def claim(self, name: str, number: int, *, worker: Worker, model: str, lease_s: int, max_deaths: int) -> Held | str:
         """A pending or sent chunk, or one whose holder is this very process, or an orphan; otherwise why not."""
@@ -59,7 +64,7 @@ class Reference:
 
     def renew(self, held: Held, *, lease_s: int, marker: tuple[int, str] | None = None) -> bool:
         """A longer lease, with a marker if one is given; False when the claim is not valid any more."""
-        chunk = self._chunk(held)
+        chunk = self.chunk(held)
         if chunk is None or chunk.state != "running" or chunk.token != held.token:
             return False
         chunk.until, chunk.marker = self.now + lease_s, marker or chunk.marker
@@ -68,7 +73,7 @@ class Reference:
     def record(self, held: Held, told: Mapping[int, str], *, lease_s: int) -> str:
         """Outcomes, with a valid token alone; what a pair has already, it keeps."""
         batch = self.batches.get(held.batch)
-        chunk = self._chunk(held)
+        chunk = self.chunk(held)
         if batch is None or chunk is None:
             return "fenced"
         if chunk.token != held.token or not self._may_record(chunk):
@@ -85,14 +90,15 @@ class Reference:
         if batch.unjudged(chunk) or batch.retried(chunk) & held.retried:
             chunk.until = self.now + lease_s
             return "kept"
-        chunk.state, chunk.until = "done", None
         if batch.retried(chunk):  # asked for meanwhile
             _start_anew(chunk)
+        else:
+            chunk.state, chunk.until, chunk.done_at = "done", None, self.now
         return "done"
 
     def release(self, held: Held, *, charge: bool, max_deaths: int) -> str | None:
         """Give the chunk back; charged, it is a death that blames no pair, and otherwise the attempt never was."""
-        chunk = self._chunk(held)
+        chunk = self.chunk(held)
         if chunk is None or chunk.state != "running" or chunk.token != held.token:
             return None
         chunk.attempts, chunk.deaths = chunk.attempts - (not charge), chunk.deaths + charge
@@ -121,8 +127,7 @@ class Reference:
 
     def abandon(self, worker: str) -> int:
         """What this worker holds was never claimed."""
-        chunks = [chunk for batch in self.batches.values() for chunk in batch.chunks.values()]
-        held = [chunk for chunk in chunks if (chunk.state, chunk.worker.name) == ("running", worker)]
+        held = [chunk for chunk in self.chunks() if (chunk.state, chunk.worker.name) == ("running", worker)]
         for chunk in held:
             chunk.attempts -= 1
             _free(chunk, "pending")
@@ -144,6 +149,7 @@ class Reference:
         for chunk in batch.chunks.values():
             if chunk.state in UNFINISHED and not batch.unjudged(chunk):
                 _free(chunk, "done")
+                chunk.done_at = self.now if chunk.done_at is None else chunk.done_at
         unfinished = [chunk for chunk in batch.chunks.values() if chunk.state in UNFINISHED]
         if not unfinished and batch.state != "registering":
             return 0
@@ -160,8 +166,7 @@ class Reference:
         batch = self.batches[name]
         if batch.state != "open":
             return "batch_cancelled" if batch.state == "cancelled" else "batch_unfinished"
-        failed = {row for row, one in batch.outcomes.items() if not one.is_verdict and one.attempt}
-        asked = {row for row in failed - batch.retries if code in (None, batch.outcomes[row].told)}
+        asked = {row for row in batch.failed() if code in (None, batch.outcomes[row].told)}
         batch.retries |= asked
         for chunk in batch.chunks.values():
             if chunk.state == "done" and asked.intersection(chunk.rows):
@@ -179,7 +184,8 @@ class Reference:
         if chunk.state == "sent":
             chunk.state, chunk.sends = "pending", chunk.sends - 1
 
-    def _chunk(self, held: Held) -> Chunk | None:
+    def chunk(self, held: Held) -> Chunk | None:
+        """What this claim was for, unless its batch is gone."""
         batch = self.batches.get(held.batch)
         return None if batch is None else batch.chunks.get(held.chunk)
 
@@ -194,7 +200,7 @@ class Reference:
         retried = batch.retried(chunk)
         waiting = sorted(retried.union(batch.unjudged(chunk)))
         if not waiting:
-            chunk.state = "done"
+            chunk.state, chunk.done_at = "done", self.now
             return "done"
         suspected = frozenset(batch.suspects).intersection(chunk.rows)
         left_out = frozenset(row for row in suspected if self._is_for_others(batch.suspects[row], worker.slot))
@@ -228,7 +234,8 @@ class Reference:
         """A death with a marker makes a suspect, a later one names it; one without blames no pair."""
         state = "pending"
         if fall.cause != "let_go" and chunk.marker is None:
-            chunk.deaths, chunk.hand = chunk.deaths + 1, fall.hand or chunk.hand
+            chunk.deaths += 1
+            chunk.hand = chunk.hand if fall.certain or fall.hand is None else fall.hand
             state = "parked" if chunk.deaths >= max_deaths else "pending"
         elif fall.cause != "let_go" and chunk.marker is not None:
             row, stage = chunk.marker

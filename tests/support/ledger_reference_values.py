@@ -78,6 +78,7 @@ class Chunk:
     hand: tuple[int, int] | None = None
     claimed: bool = False
     until: int | None = None
+    done_at: int | None = None
     marker: tuple[int, str] | None = None
 
 
@@ -117,6 +118,11 @@ class Batch:
     def retried(self, chunk: Chunk) -> frozenset[int]:
         """Rows whose failure is to be replaced."""
         return frozenset(self.retries).intersection(chunk.rows)
+
+    def failed(self) -> set[int]:
+        """Rows that failed when they were judged, and are not being retried."""
+        judged = {row for row, one in self.outcomes.items() if not one.is_verdict and one.attempt}
+        return judged - self.retries
 
     def end(self, row: int, ending: Ending, *, replace: bool) -> None:
         """A pair keeps the outcome that it has, but for a failure that is being retried."""
