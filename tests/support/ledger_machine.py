@@ -104,13 +104,25 @@ class LedgerMachine(LedgerBatches):
                 self.time_passes(3)
                 self.sweep(trust_leases=True, keeper=True, fall=fall)
 
+    @precondition(lambda self: any(batch.failed() for batch in self.reference.batches.values()))
+    @rule(seat=seats, told=labels)
+    def what_failed_is_judged_again(self, seat: str, told: str) -> None:
+        """A retry, and nothing goes wrong."""
+        self.retry(0, None)
+        for name, number in self.waiting():
+            batch = self.reference.batches[name]
+            if batch.retried(batch.chunks[number]):
+                got = self.try_to_claim(name, number, seat, MAX_DEATHS)
+                if got is not None:
+                    self._record_all(got, told)
+
     @some_holder
     @rule(pick=picks, end=ends, fall=falls, seat=seats)
     def somebody_else_takes_over(self, pick: int, end: str, fall: Fall, seat: str) -> None:
         """Who holds a chunk dies, hangs or is only slow; the chunk is another's then, and the first may come late."""
         _, held = self.pick_claim(pick)
         self._end(held.slot, end)
-        if pick % 2:  # after an outage of the ledger, say
+        if end == "hangs":  # or the ledger was away: nobody's lease counts yet
             self.sweep(trust_leases=False, keeper=True, fall=fall)
         self.sweep(trust_leases=True, keeper=True, fall=fall)
         self.try_to_claim(held.batch, held.chunk, seat, MAX_DEATHS)
