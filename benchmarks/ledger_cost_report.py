@@ -80,6 +80,7 @@ def _slowed(slower: float) -> list[str]:
         f"The machine was too busy for 1,000 pairs/s, so everything was {slower:g} times slower alike: the engine, the",
         "rounds of housekeeping, telling, leases, and when messages are sent again. Each pair has as many rounds as at",
         "1,000 pairs/s. What Celery's main process does each second was not slowed, and makes both sums larger.",
+        "So short and few runs tell a few per cent from none, and no more than that.",
     ]
 
 
@@ -127,8 +128,10 @@ def _in_step(turn: Turn, pace: float) -> float:
 
 def _said(who: str, ratios: list[float]) -> str:
     middle = statistics.median(ratios) - 1
-    held = "kept" if middle <= GOAL else "missed"
+    told = "is kept in every run" if max(ratios) - 1 <= GOAL else "is missed in every run"
+    if min(ratios) - 1 <= GOAL < max(ratios) - 1:
+        told = "is kept in some runs and missed in others, so these do not settle it"
     return (
         f"{who}: {middle:+.1%} (median of {len(ratios)}; {min(ratios) - 1:+.1%} to {max(ratios) - 1:+.1%}); the goal of"
-        f" at most {GOAL:.0%} is {held}.\n"
+        f" at most {GOAL:.0%} {told}.\n"
     )
