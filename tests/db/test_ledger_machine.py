@@ -13,4 +13,4 @@ def test_whatever_happens_in_whatever_order_the_ledger_is_as_the_reference_says(
     `make faults` runs hundreds of examples (tests/faults/test_ledger_machine_long.py).
     """
     # PostgreSQL takes several times as long, in round trips; the rules are the same.
-    run_machine(database, examples=50 if database.is_sqlite else 12, steps=40)
+    run_machine(database, examples=60 if database.is_sqlite else 15, steps=40)

@@ -16,10 +16,10 @@ from db.register import discard
 from db.retry import retry_failures
 from db.sweep import unpark
 from tests.support.ledger_bench import LedgerBench
-from tests.support.ledger_deeds import MODELS, RESEND_S, lines, picks, sizes
+from tests.support.ledger_deeds import MAX_DEATHS, MODELS, RESEND_S, lines, picks, sizes
 from tests.support.ledger_promises import check_fed
 from tests.support.row_fates import Line
-from tests.support.staff import Staff
+from tests.support.staff import FAR, Staff
 
 MOST_BATCHES = 8
 
@@ -102,6 +102,8 @@ class LedgerBatches(LedgerBench):
         name = some[-1 - pick % len(some)]
         for _ in range(1 + again):
             assert cancel_batch(self.database, self.ids[name]) == self.reference.cancel(name)
+        for number in self.reference.batches[name].chunks:  # messages of it still lie in Redis
+            self.try_to_claim(name, number, FAR[0], MAX_DEATHS)
 
     @precondition(lambda self: any(batch.failed() for batch in self.reference.batches.values()))
     @rule(pick=picks, code=st.sampled_from([None, None, None, "image_empty", "worker_died"]))
