@@ -11,6 +11,7 @@ from db.cancel import cancel_batch
 from db.engine import Database
 from db.exports import OutcomeRow
 from db.queries import Progress, outcomes, progress
+from db.retry import retry_failures
 
 LEDGER_PATIENCE_S = 60.0
 """How long waiting goes on while the ledger does not answer: a restart of PostgreSQL takes less."""
@@ -75,6 +76,10 @@ class Handle:
     def cancel(self) -> int:
         """Cancel what has no outcome yet and return how many pairs that is."""
         return cancel_batch(self.database, self.batch)
+
+    def retry(self, *, code: str | None = None) -> int:
+        """Have failures (those with this code) judged again, and return how many; workers begin within a second."""
+        return retry_failures(self.database, self.batch, code=code)
 
     def close(self) -> None:
         """Give back the connection to the ledger."""

@@ -52,7 +52,10 @@ def test_a_submitted_file_is_registered_and_rung_for(
         assert list(handle.outcomes()) == list(handle.flagged()) == []
         with pytest.raises(WaitTimedOut, match="was not finished"):
             handle.wait(timeout_s=0.05, poll_s=0.01)
+        assert handle.retry() == 0
         assert handle.cancel() == 8
+        with pytest.raises(UsageError, match="batch_cancelled"):
+            handle.retry()
         assert handle.wait().state == "cancelled"
 
 
