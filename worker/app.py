@@ -21,7 +21,7 @@ from kombu import Queue
 from audit.errors import AuditError
 from audit.message import TASK_NAME, Lane, queue_name
 from audit.settings import Settings, read_settings
-from worker.lifecycle import Lifecycle
+from worker.lifecycle import EX_INTERRUPTED, Lifecycle, interrupted
 from worker.telemetry import logger
 
 log = logger(__name__)
@@ -148,6 +148,8 @@ def run_worker(settings: Settings) -> int:
     worker.start()
     # Told to stop while it starts, it ends children that only load, and Celery calls that an error of its own.
     told = state.should_stop
+    if interrupted():
+        return EX_INTERRUPTED
     return int(worker.exitcode or 0) if told is None or told is False else int(told)
 
 

@@ -40,6 +40,7 @@ from worker.telemetry import configure_logs, last_words, logger
 from worker.telling import Telling, told_apart
 
 log = logger(__name__)
+EX_INTERRUPTED = 130
 SETTLE_S = 10.0
 """Longest that the end waits for what was killed to be given back; the ledger may be away."""
 EXPECTED = frozenset({0, EX_RECYCLE})
@@ -206,7 +207,7 @@ class Lifecycle:
     def _leave(self) -> None:
         """Main process: end now, with a child's refusal if there is one."""
         self._ready.remove()
-        status, reason = self._refusal() or (0, None)
+        status, reason = self._refusal() or (EX_INTERRUPTED if interrupted() else 0, None)
         if reason is not None:
             last_words(f"caption-audit: {reason}")
         os._exit(status)
@@ -265,3 +266,8 @@ class Lifecycle:
 
 def _lose_connection() -> None:
     raise ConnectionResetError(errno.ECONNRESET, "the consumer did not listen any more")
+
+
+def interrupted() -> bool:
+    """Whether Ctrl-C has ended this worker: Celery keeps the 1 of that signal here, and nothing else has a 1."""
+    return state.should_stop is not True and state.should_stop == 1

@@ -147,7 +147,8 @@ def test_a_stop_does_not_wait_for_a_model_that_loads(patient: Settings, tmp_path
     with running(loading, tmp_path) as worker:
         worker.wait_for("slot pinned")
         assert worker.stop(timeout_s=60) == 0, worker.tail()
-        assert [event["reason"] for event in worker.events("worker process ended")] == ["it only loads"]
+        # Celery may have begun a replacement before it was told: that one, too, is not waited for.
+        assert {event["reason"] for event in worker.events("worker process ended")} == {"it only loads"}
 
 
 def test_a_kill_at_the_end_of_somebody_elses_grace_period_loses_nothing(patient: Settings, tmp_path: Path) -> None:
@@ -174,8 +175,8 @@ TERM, INT, QUIT = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT
 
 
 @pytest.mark.parametrize(
-    ("signals", "status"),  # the 1 is Celery's, which has it for Ctrl-C
-    [((TERM, TERM, TERM), 0), ((INT,), 1), ((INT, INT), 0), ((QUIT,), 0), ((TERM, QUIT), 0)],
+    ("signals", "status"),
+    [((TERM, TERM, TERM), 0), ((INT,), 130), ((INT, INT), 130), ((QUIT,), 0), ((TERM, QUIT), 0)],
     ids=["TERM again", "Ctrl-C", "Ctrl-C again", "QUIT", "TERM, then QUIT"],
 )
 def test_whoever_is_impatient_loses_nothing(
