@@ -67,7 +67,7 @@ class Deaths:
             if tell:
                 tell(process)
 
-        on_process_down.of_deaths = True  # type: ignore[attr-defined]
+        on_process_down.of_deaths = True  # type: ignore[attr-defined]  # a mark on our own function
         pool.on_process_down = on_process_down
 
     def limit_fired(self, pid: int) -> None:

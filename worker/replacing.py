@@ -38,7 +38,7 @@ def replace_at_once(pool: Any, call_later: Callable[[float, Callable[[], None]],
             waits = True
             call_later(LOOK_EVERY_S, again)
 
-    maintain_pool.at_once = True  # type: ignore[attr-defined]
+    maintain_pool.at_once = True  # type: ignore[attr-defined]  # a mark on our own function
     pool.maintain_pool = maintain_pool
 
 

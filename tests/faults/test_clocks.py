@@ -121,12 +121,12 @@ def test_a_clock_that_jumps_under_a_running_worker_changes_nothing(fleet: Settin
     batch = submitted(quick, ordered_manifest(tmp_path, pairs=PAIRS))
     with running(quick, tmp_path, LD_PRELOAD=clock.preload, CLOCK_FILE=clock.file) as worker, ledger(quick) as database:
         for jump, hours in enumerate((2, -2, 0), start=1):
-            wait_until(lambda: progress(database, batch).judged >= 20 * jump, timeout_s=120, what="more pairs")  # noqa: B023
+            wait_until(lambda: progress(database, batch).judged >= 20 * jump, timeout_s=120, what="more pairs")  # noqa: B023 - asked before the loop goes on
             clock.set_to(hours * HOUR_S)
             judged = progress(database, batch).judged
             # The effect on leases is to be none (see the sums below); the next commit comes when it comes.
             with recovery(17, f"clock set to {hours:+} h in the run, until the next commit", within_s=None):
-                wait_until(lambda: progress(database, batch).judged > judged, timeout_s=120, what="work to go on")  # noqa: B023
+                wait_until(lambda: progress(database, batch).judged > judged, timeout_s=120, what="work to go on")  # noqa: B023 - asked before the loop goes on
             is_well(quick, worker)
         finished(quick, batch, watch=worker)
         shown = {event["timestamp"][:13] for event in worker.events("chunk ended")}
