@@ -13,7 +13,7 @@ from audit.errors import AuditError, LedgerRefused, LedgerUnavailable, UsageErro
 from db.engine import LIMITS, Database
 from db.tables import schema_serves
 
-HEAD = "0003"
+HEAD = "0004"
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x6361705F6D6967  # "cap_mig": one migrator at a time on PostgreSQL
 MAY_COME = frozenset({"no_database", "no_role", "schema_missing", "schema_older"})

@@ -61,6 +61,7 @@ batches = Table(
     Column("created_at", Double, nullable=False),
     Column("opened_at", Double),
     Column("cancelled_at", Double),
+    Column("traceparent", Text),  # W3C trace context of the submission
     sqlite_autoincrement=True,  # an id that somebody wrote down never means another batch
 )
 
@@ -256,6 +257,23 @@ workers = Table(
     Column("rss_bytes", BigInteger),
     Column("device_bytes", BigInteger),
     Column("seen_at", Double, nullable=False),
+)
+
+breakers = Table(
+    "breakers",
+    metadata,
+    # A place that pictures come from (a batch's image root), as one host sees it: db/breakers.py. A row is there while
+    # the place fails; without `opened_at` it has not failed often enough to be left alone.
+    Column("host", Text, primary_key=True),  # as of a holder
+    Column("place", Text, primary_key=True),
+    Column("failures", Integer, nullable=False, server_default="0"),  # in a row
+    Column("openings", Integer, nullable=False, server_default="0"),  # in a row; each is longer than the one before
+    Column("failed_at", Double, nullable=False),
+    Column("opened_at", Double),
+    Column("open_until", Double),
+    Column("probe_until", Double),  # until then one chunk tries the place, and no other
+    Column("reason", Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 schema_serves = Table(

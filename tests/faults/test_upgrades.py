@@ -93,7 +93,7 @@ def test_a_batch_that_is_migrated_under_two_versions_notices_nothing(
         old.wait_for("chunk ended", count=2)
         with recovery(31, "the migration, until the next chunk of the old worker has ended", within_s=0):
             if "postgresql" in slow.ledger_url:  # a SQLite ledger upgrades itself when the new worker comes
-                assert "schema 0003 (was 0002)" in command("db", "upgrade", settings=slow)
+                assert "schema 0004 (was 0002)" in command("db", "upgrade", settings=slow)
             old.wait_for("chunk ended", count=len(old.events("chunk ended")) + 1)
         with running(slow, tmp_path) as new:
             new.wait_for("chunk ended", count=2)
