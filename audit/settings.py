@@ -14,6 +14,8 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from audit.errors import UsageError
+from audit.telemetry_settings import TelemetrySettings
+from audit.urls import is_redis_url, with_password, with_proof
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -24,7 +26,7 @@ SOCKET_PATH_LIMIT = 100
 """Bytes in a Unix socket's path: the kernel's limit is 108 with the closing NUL, and Redis adds a suffix at start."""
 
 
-class Settings(BaseSettings):
+class Settings(TelemetrySettings):
     """All that an operator can set. Names are AUDIT_ plus the field's name, but for DATABASE_URL and REDIS_URL."""
 
     model_config = SettingsConfigDict(env_prefix="AUDIT_", frozen=True, extra="ignore", populate_by_name=True)
@@ -115,7 +117,6 @@ class Settings(BaseSettings):
         1_000, description="Chunks that Flower remembers, the newest."
     )
 
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
     stub_load_s: float = Field(0.0, ge=0, description="Stub engine: seconds that loading takes.")
     stub_call_s: float = Field(0.0, ge=0, description="Stub engine: seconds that a pass takes, besides its pairs'.")
     stub_device_pairs: int = Field(0, ge=0, description="Stub engine: pairs its device has memory for; 0: any number.")
@@ -143,7 +144,7 @@ class Settings(BaseSettings):
     @classmethod
     def _leads_to_redis(cls, value: SecretStr | None) -> SecretStr | None:
         # Celery would show what it takes for the port: a piece of a password with a / or a # in it.
-        if value is not None and not _is_redis_url(value.get_secret_value()):
+        if value is not None and not is_redis_url(value.get_secret_value()):
             raise ValueError("must be redis://:PASSWORD@HOST:PORT/0 or unix:///PATH, the password with %-escapes")
         return value
 
@@ -192,7 +193,7 @@ class Settings(BaseSettings):
         """SQLAlchemy URL of the ledger; it may hold a password: never log it."""
         if self.database_url is None:
             return f"sqlite:///{self.home}/audit.db"
-        url = _with_password(self.database_url, self.database_password)
+        url = with_password(self.database_url, self.database_password)
         scheme, separator, rest = url.partition("://")
         return f"postgresql+psycopg://{rest}" if separator and scheme in ("postgres", "postgresql") else url
 
@@ -210,7 +211,7 @@ class Settings(BaseSettings):
     def broker_url(self) -> str:
         """Celery's broker URL; it may hold a password: never log it."""
         if self.redis_url:
-            url = _with_proof(_with_password(self.redis_url, self.redis_password))
+            url = with_proof(with_password(self.redis_url, self.redis_password))
             # redis-cli and redis-py say unix://, Celery says redis+socket://.
             return f"redis+socket://{url.removeprefix('unix://')}" if url.startswith("unix://") else url
         return f"redis+socket://{quote(str(self.redis_socket))}"
@@ -234,43 +235,6 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         raise UsageError("bad_setting", f"{name}: {first['msg'].removeprefix('Value error, ')}".lstrip(": ")) from None
     _refuse_celery_overrides(environment, settings)
     return settings
-
-
-def redact(url: str) -> str:
-    """The URL without user and password, for messages and logs."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return parts._replace(netloc="***@" + parts.netloc.rsplit("@", 1)[1]).geturl()
-
-
-def _with_password(url: SecretStr, password: SecretStr | None) -> str:
-    if password is None:
-        return url.get_secret_value()
-    parts = urlsplit(url.get_secret_value())
-    user, _, server = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{server}").geturl()
-
-
-def _with_proof(url: str) -> str:
-    """A rediss:// URL that says nothing of certificates, with a demand for a good one: Celery would take any."""
-    parts = urlsplit(url)
-    if parts.scheme != "rediss" or "ssl_cert_reqs=" in parts.query:
-        return url
-    return parts._replace(query="&".join(filter(None, [parts.query, "ssl_cert_reqs=required"]))).geturl()
-
-
-def _is_redis_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        port, database = parts.port, parts.path.strip("/")
-    except ValueError:
-        return False
-    if port == 0 or parts.fragment or "@" in parts.query:
-        return False
-    if parts.scheme in ("unix", "redis+socket"):
-        return True
-    return parts.scheme in ("redis", "rediss") and (not database or database.isdecimal())
 
 
 def _looks_like_path(model: str) -> bool:

@@ -30,7 +30,7 @@ OFFLINE_KEPT_S = 3_600.0
 
 def serve(settings: Settings) -> int:
     """Serve until TERM or Ctrl-C; returns the exit status. Raises UsageError (port, password), BrokerRefused."""
-    from worker.telemetry import configure_logs, logger
+    from telemetry.logs import configure_logs, logger
 
     configure_logs(settings.log_level)
     log = logger(__name__)

@@ -10,7 +10,8 @@ from types import FrameType
 from typing import ClassVar
 
 from audit.errors import AuditError
-from audit.settings import Settings, redact
+from audit.settings import Settings
+from audit.urls import redact
 from ops.children import child_of, clear_leftovers
 from ops.flower_process import FlowerBeside
 from ops.hints import typed

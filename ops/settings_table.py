@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from audit.settings import Settings
+from audit.telemetry_settings import TelemetrySettings
 
 BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
 
@@ -16,7 +17,8 @@ BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
 def table() -> str:
     """Markdown: one line a setting, in the order of the code."""
     lines = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
+    inherited = TelemetrySettings.model_fields
+    for name, field in sorted(Settings.model_fields.items(), key=lambda entry: entry[0] in inherited):
         variable = name.upper() if name in ("database_url", "redis_url") else f"AUDIT_{name.upper()}"
         lines.append(f"| `{variable}` | {_default(field.default)} | {_cell(field.description or '')} |")
     return "\n".join(lines)

@@ -33,6 +33,8 @@ hypothesis.settings.load_profile("here")
 for _name in [*os.environ]:
     if _name in ("DATABASE_URL", "REDIS_URL") or _name.startswith(("AUDIT_", "CELERY_")):
         del os.environ[_name]
+# A worker's pages listen on one port by default, and tests start several workers at a time.
+os.environ["AUDIT_HTTP_PORT"] = "0"
 
 
 def missing(what: str) -> None:
@@ -187,7 +189,7 @@ def sqlite_settings(tmp_path: Path, sqlite_url: str, redis_url: str, model_direc
 
 def make_settings(tmp_path: Path, **fields: object) -> Settings:
     """Settings with an AUDIT_HOME under the test's folder."""
-    return Settings.model_validate({"home": tmp_path / "home", "engine": "stub", **fields})
+    return Settings.model_validate({"home": tmp_path / "home", "engine": "stub", "http_port": 0, **fields})
 
 
 def _migrate(url: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("audit", "db", "producer", "worker", "ops", "demo")
+PACKAGES = ("audit", "db", "telemetry", "producer", "worker", "ops", "demo")
 
 
 def sources(*folders: str) -> list[Path]:

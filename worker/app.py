@@ -21,8 +21,8 @@ from kombu import Queue
 from audit.errors import AuditError
 from audit.message import TASK_NAME, Lane, queue_name
 from audit.settings import Settings, read_settings
+from telemetry.logs import logger
 from worker.lifecycle import EX_INTERRUPTED, Lifecycle, interrupted
-from worker.telemetry import logger
 
 log = logger(__name__)
 

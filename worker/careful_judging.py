@@ -5,11 +5,10 @@ from celery.exceptions import SoftTimeLimitExceeded
 from audit.errors import Transient
 from audit.pair import Pair
 from audit.verdict import Failure, Outcome
-from db.lease import Claim
+from telemetry.logs import logger
 from worker.in_hand import InHand
 from worker.judging import Looked, look, settle
 from worker.pictures import CarefulPictures, Pictures
-from worker.telemetry import logger
 
 log = logger(__name__)
 
@@ -30,13 +29,13 @@ def judge_carefully(chunk: InHand) -> None:
 
 def _one_carefully(chunk: InHand, pair: Pair, pictures: Pictures) -> Outcome:
     failure: Failure
-    held, desk = chunk.held, chunk.office.desk
+    desk = chunk.office.desk
     try:
         looked = look(pair, desk=desk, pictures=pictures)
     except (SoftTimeLimitExceeded, Transient):
         raise
     except Exception as error:  # noqa: BLE001 - told to the log and to the ledger below
-        failure = _blame(error, held, pair)
+        failure = _blame(error, pair)
         return Outcome(row=pair.row, result=failure)
     if not isinstance(looked, Looked):
         return looked
@@ -46,13 +45,13 @@ def _one_carefully(chunk: InHand, pair: Pair, pictures: Pictures) -> Outcome:
     except (SoftTimeLimitExceeded, Transient):
         raise
     except Exception as error:  # noqa: BLE001 - as above
-        failure = _blame(error, held, pair)
+        failure = _blame(error, pair)
         return looked.outcome(failure)
 
 
-def _blame(error: Exception, held: Claim, pair: Pair) -> Failure:
+def _blame(error: Exception, pair: Pair) -> Failure:
     """Alone and repeated, this pair does it, whatever it is: the traceback is for us, the type's name for them."""
     if isinstance(error, MemoryError):
         return Failure(code="out_of_memory", detail="the pair alone needs too much memory")
-    log.error("pair failed", batch=held.batch, chunk=held.chunk, row=pair.row, exc_info=error)
+    log.error("pair failed", pair=pair.row, exc_info=error)
     return Failure(code="internal_error", detail=type(error).__name__)

@@ -17,6 +17,7 @@ from audit.verdict import Scores
 from db.cache import remembered
 from db.engine import Database, open_database
 from db.lease import Claimant
+from telemetry.logs import configure_logs, logger
 from worker.board import Board, is_doubted
 from worker.deaths import EX_LOAD_FAILED
 from worker.engines.base import Engine
@@ -26,7 +27,6 @@ from worker.office import Office
 from worker.sick import wait_for_others
 from worker.slots import Slot
 from worker.tasks import EX_SICK
-from worker.telemetry import configure_logs, logger
 
 log = logger(__name__)
 SHORTEST_SILENCE_S = 6.0

@@ -17,9 +17,9 @@ import psutil
 from billiard.pool import EX_RECYCLE
 
 from db.death import Cause, Death, is_stopped
+from telemetry.logs import logger
 from worker.board import Board, is_out
 from worker.sick import EX_OUT
-from worker.telemetry import logger
 
 log = logger(__name__)
 

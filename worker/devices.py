@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from audit.errors import Unavailable, UsageError
+from telemetry.logs import logger
 from worker.slots import Slot
-from worker.telemetry import logger
 
 log = logger(__name__)
 LIMIT_S = 120.0

@@ -6,8 +6,8 @@ from audit.pair import BatchId, ChunkNumber
 from audit.settings import Settings
 from db.engine import Database
 from db.yielding import Held, who_yields
+from telemetry.logs import logger
 from worker.board import Board
-from worker.telemetry import logger
 
 log = logger(__name__)
 

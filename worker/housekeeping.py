@@ -21,7 +21,7 @@ from audit.settings import Settings
 from db.engine import Database, open_database
 from db.feed import Doorbell, Window, feed, overdue_lanes, unsend
 from db.sweep import Buried, Rules, sweep
-from worker.telemetry import logger
+from telemetry.logs import logger
 
 T = TypeVar("T")
 log = logger(__name__)

@@ -7,8 +7,10 @@ from audit.verdict import Outcome
 from db.lease import Claim, mark, release, renew
 from db.record import Recorded, record
 from db.tables import ChunkState
+from telemetry.logs import logger
+from telemetry.metrics import count_outcomes, meters
+from telemetry.stages import stage
 from worker.office import Office, patiently
-from worker.telemetry import logger
 
 log = logger(__name__)
 
@@ -39,9 +41,12 @@ class InHand:
     def save(self) -> Recorded:
         """Record with patience, a shutdown notwithstanding. Raises TakenOver when fenced, Cancelled after a cancel."""
         office = self.office
-        recorded = patiently(lambda: record(office.database, self.held, self.unsaved), office, until_stopped=False)
+        with stage("ledger", "record", pairs=len(self.unsaved)):
+            recorded = patiently(lambda: record(office.database, self.held, self.unsaved), office, until_stopped=False)
         if recorded is Recorded.FENCED:
+            meters().fenced_writes.inc()
             raise TakenOver
+        count_outcomes(self.unsaved, policy=self.held.policy)
         if recorded is Recorded.CANCELLED:
             raise Cancelled
         self.got_on = self.got_on or bool(self.unsaved)
@@ -65,4 +70,4 @@ class InHand:
         state = patiently(lambda: release(office.database, self.held, charge=charge), office, until_stopped=False)
         if state is ChunkState.PARKED:
             cure = "mend what the log names, then: caption-audit sweep --parked"
-            log.error("chunk parked", batch=self.held.batch, chunk=self.held.chunk, cure=cure)
+            log.error("chunk parked", cure=cure)

@@ -16,12 +16,14 @@ from typing import Any
 from audit.errors import EngineFault, OutOfDeviceMemory, Permanent, PoisonedProcess
 from audit.pair import Pair, Row
 from audit.verdict import Failure, Outcome, Scores, Verdict
+from telemetry.logs import logger
+from telemetry.metrics import meters
+from telemetry.stages import about, stage
 from worker.batching import MicroBatch
 from worker.captions import clean_premise, clean_text
 from worker.device_lock import DeviceLock
 from worker.engines.base import Engine, EngineCard, Question
 from worker.pictures import Pictures
-from worker.telemetry import logger
 
 log = logger(__name__)
 Progressed = Callable[[], None]
@@ -112,6 +114,11 @@ def judge_pairs(
 
 def look(pair: Pair, *, desk: Desk, pictures: Pictures) -> Looked | Outcome:
     """Clean the texts, read and decode the picture; a failure when the pair cannot be judged."""
+    with about(pair=pair.row), stage("preprocess", pair=pair.row):
+        return _look(pair, desk=desk, pictures=pictures)
+
+
+def _look(pair: Pair, *, desk: Desk, pictures: Pictures) -> Looked | Outcome:
     began = time.perf_counter()
     image_sha256: str | None = None
     try:
@@ -148,10 +155,10 @@ def settle(group: Sequence[Looked | Outcome], *, desk: Desk, progressed: Progres
     began = time.perf_counter()
     answers = _ask([question for _, question in asked], desk=desk, progressed=progressed) if asked else []
     model_ms = (time.perf_counter() - began) * 1000 / max(1, len(asked))
-    by_row = {
-        one.pair.row: one.outcome(answer, model_ms=model_ms) for (one, _), answer in zip(asked, answers, strict=True)
-    }
-    return [_outcome(one, by_row) for one in group]
+    with stage("postprocess", pairs=len(group)):
+        pairs = zip(asked, answers, strict=True)
+        by_row = {one.pair.row: one.outcome(answer, model_ms=model_ms) for (one, _), answer in pairs}
+        return [_outcome(one, by_row) for one in group]
 
 
 def _outcome(one: Looked | Outcome, by_row: dict[Any, Outcome]) -> Outcome:
@@ -197,8 +204,10 @@ def _ask_together(questions: Sequence[Question], *, desk: Desk, progressed: Prog
 
 
 def _pass(questions: Sequence[Question], *, desk: Desk) -> list[Scores]:
-    with desk.device.passing(desk.engine.release_memory) if desk.device else nullcontext():
-        answers = desk.engine.judge(questions)
+    with stage("inference", pairs=len(questions)):
+        with desk.device.passing(desk.engine.release_memory) if desk.device else nullcontext():
+            answers = desk.engine.judge(questions)
+        meters().micro_batch_pairs.observe(len(questions))
     if len(answers) != len(questions):
         raise EngineFault("engine_contract", f"{len(questions)} questions got {len(answers)} answers")
     return answers

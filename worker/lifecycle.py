@@ -20,6 +20,7 @@ from audit.message import BadMessage, ChunkMessage, decode
 from audit.settings import Settings
 from db.engine import open_database
 from db.schema import ensure_schema, patiently
+from telemetry.logs import configure_logs, last_words, logger
 from worker.board import Board
 from worker.child import Workplace, open_office
 from worker.children import EX_UNAVAILABLE, Children
@@ -36,7 +37,6 @@ from worker.replacing import leave_when_told
 from worker.slots import plan_slots
 from worker.stopping import Stopping
 from worker.tasks import judge_chunk
-from worker.telemetry import configure_logs, last_words, logger
 from worker.telling import Telling, told_apart
 
 log = logger(__name__)

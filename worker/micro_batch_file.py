@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from telemetry.logs import logger
 from worker.device_lock import Flock
 from worker.engines.base import Engine
 from worker.engines.micro_batch import SIZES, Found
-from worker.telemetry import logger
 
 log = logger(__name__)
 VERSION = 1

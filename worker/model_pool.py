@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +16,8 @@ from audit.models import model_directory
 from audit.settings import Settings
 from audit.verdict import Scores
 from db.lease import Provenance
+from telemetry.logs import logger
+from telemetry.stages import Threads
 from worker.batching import MicroBatch
 from worker.device_lock import DeviceLock, lock_folder
 from worker.engines.base import Engine
@@ -24,7 +25,6 @@ from worker.engines.micro_batch import LIMIT_S, search
 from worker.judging import Desk
 from worker.micro_batch_file import key_of, read_size, write_found
 from worker.slots import SLOTS_A_GPU, Slot
-from worker.telemetry import logger
 
 if TYPE_CHECKING:
     from worker.engines.model_files import ModelFiles
@@ -153,7 +153,7 @@ def make_desk(engine: Engine, settings: Settings, slot: Slot, remember: Callable
         max_caption_chars=settings.max_caption_chars,
         micro_batch=MicroBatch(micro_batch),
         device=lock,
-        decoders=ThreadPoolExecutor(max_workers=settings.decode_threads, thread_name_prefix="decode"),
+        decoders=Threads(max_workers=settings.decode_threads, thread_name_prefix="decode"),
         decode_ahead=micro_batch + 2 * settings.decode_threads,
     )
 

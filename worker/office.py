@@ -9,9 +9,9 @@ from audit.errors import LedgerUnavailable
 from audit.settings import Settings
 from db.engine import Database
 from db.lease import Claimant
+from telemetry.logs import logger
 from worker.judging import Desk
 from worker.limits import SoftLimit
-from worker.telemetry import logger
 
 T = TypeVar("T")
 log = logger(__name__)

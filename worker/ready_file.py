@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from worker.telemetry import logger
+from telemetry.logs import logger
 
 log = logger(__name__)
 

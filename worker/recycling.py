@@ -11,9 +11,9 @@ from typing import Any
 
 from billiard.pool import EX_RECYCLE
 
+from telemetry.logs import logger
 from worker.board import Board
 from worker.slots import Slot
-from worker.telemetry import logger
 
 log = logger(__name__)
 Why = Mapping[str, object]

@@ -13,7 +13,7 @@ from audit.errors import BrokerRefused, BrokerUnavailable
 from audit.message import TASK_NAME, ChunkMessage, Lane, encode, queue_name, shown
 from audit.redis_lists import Lying, look
 from db.feed import Doorbell
-from worker.telemetry import logger
+from telemetry.logs import logger
 
 log = logger(__name__)
 

@@ -10,8 +10,8 @@ import os
 import time
 from typing import NoReturn
 
+from telemetry.logs import logger
 from worker.board import DOUBTED_AFTER, Board, is_doubted, is_out
-from worker.telemetry import logger
 
 log = logger(__name__)
 FIRST_WAIT_S = 2.0

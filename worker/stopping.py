@@ -16,8 +16,8 @@ from audit.errors import LedgerUnavailable
 from audit.holder import Holder, proved_dead, start_ticks, this_process
 from db.abandon import abandon
 from db.engine import open_database
+from telemetry.logs import logger
 from worker.board import Board
-from worker.telemetry import logger
 
 log = logger(__name__)
 LOOK_EVERY_S = 0.1

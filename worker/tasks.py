@@ -11,14 +11,18 @@ from celery.exceptions import SoftTimeLimitExceeded
 from audit.errors import LedgerUnavailable, PoisonedProcess, Transient
 from audit.message import ChunkMessage
 from db.claim import Refusal, claim
+from db.lease import Claim
 from db.record import Recorded
+from telemetry.logs import logger
+from telemetry.metrics import meters
+from telemetry.stages import about, stage
+from telemetry.traces import span
 from worker.careful_judging import judge_carefully
 from worker.deaths import EX_LET_GO
 from worker.in_hand import Cancelled, InHand, TakenOver
 from worker.judging import judge_pairs
 from worker.office import Office, patiently
 from worker.pictures import quick_pictures
-from worker.telemetry import logger
 
 log = logger(__name__)
 CLAIM_PATIENCE_S = 30.0
@@ -46,37 +50,44 @@ def judge_chunk(message: ChunkMessage, office: Office) -> Ending:
     office.begin()
     office.limit.install()
     office.progressed()
-    try:
-        return _claim_and_judge(message, office)
-    except SoftTimeLimitExceeded:
-        _leave("soft time limit")
-    except Exception:
-        log.exception("chunk failed", batch=message.batch, chunk=message.chunk)
-        _leave("unexpected error")
-    finally:
-        office.idle()
+    with about(batch=message.batch, chunk=message.chunk), span("chunk", batch=message.batch, chunk=message.chunk):
+        try:
+            ending = _claim_and_judge(message, office)
+        except SoftTimeLimitExceeded:
+            _leave("soft time limit")
+        except Exception:
+            log.exception("chunk failed")
+            _leave("unexpected error")
+        finally:
+            office.idle()
+    meters().chunks.labels(ending.value).inc()
+    return ending
 
 
 def _claim_and_judge(message: ChunkMessage, office: Office) -> Ending:
-    told = {"batch": message.batch, "chunk": message.chunk}
-    began = time.monotonic()
     try:
-        held = patiently(lambda: claim(office.database, message, office.claimant), office, CLAIM_PATIENCE_S)
+        with stage("ledger", "claim"):
+            held = patiently(lambda: claim(office.database, message, office.claimant), office, CLAIM_PATIENCE_S)
     except LedgerUnavailable as error:
-        log.warning("chunk not claimed", reason=error.detail, **told)
+        log.warning("chunk not claimed", reason=error.detail)
         return Ending.GIVEN_UP
     if isinstance(held, Refusal):
-        log.log(_level(held), "chunk not claimable", reason=held.value, **told)
+        log.log(_level(held), "chunk not claimable", reason=held.value)
         return Ending.REFUSED
-    log.debug("chunk claimed", attempt=held.attempt, careful=held.careful, pairs=len(held.pairs), **told)
+    with about(attempt=held.attempt):
+        return _judge_claimed(held, office)
+
+
+def _judge_claimed(held: Claim, office: Office) -> Ending:
+    began = time.monotonic()
+    log.debug("chunk claimed", careful=held.careful, pairs=len(held.pairs))
     try:
         ending = _judge(InHand(held=held, office=office))
     except TakenOver as taken:
         ending = Ending.CANCELLED if isinstance(taken, Cancelled) else Ending.FENCED
     except LedgerUnavailable as error:
         _leave(f"results given up: {error.detail}", EX_LET_GO)
-    took_s = round(time.monotonic() - began, 3)
-    log.info("chunk ended", ending=ending.value, attempt=held.attempt, careful=held.careful, took_s=took_s, **told)
+    log.info("chunk ended", ending=ending.value, careful=held.careful, took_s=round(time.monotonic() - began, 3))
     return ending
 
 
@@ -84,7 +95,7 @@ def _judge(chunk: InHand) -> Ending:
     held, office = chunk.held, chunk.office
     if not os.path.isdir(held.image_root):
         # One host that has lost its mount must not write file_missing for a million pairs that are fine elsewhere.
-        log.error("image folder is missing", folder=held.image_root, batch=held.batch, chunk=held.chunk)
+        log.error("image folder is missing", folder=held.image_root)
         chunk.give_back(charge=True)
         return Ending.RELEASED
     try:
@@ -106,7 +117,7 @@ def _judge(chunk: InHand) -> Ending:
         _give_back_and_leave(chunk, f"no pair's fault: {error}")
     except Exception:
         # Unknown, so nobody's fault yet: what is judged is kept, and the next attempt goes pair by pair.
-        log.exception("chunk failed", batch=held.batch, chunk=held.chunk)
+        log.exception("chunk failed")
         _give_back_and_leave(chunk, "unexpected error")
     return Ending.RELEASED
 
@@ -150,7 +161,7 @@ def _give_back_and_leave(chunk: InHand, why: str, *, limit: bool = False) -> NoR
         chunk.save()
         chunk.give_back(charge=not (limit and chunk.got_on))
     except (TakenOver, LedgerUnavailable) as error:
-        log.warning("chunk not given back", reason=str(error), batch=chunk.held.batch, chunk=chunk.held.chunk)
+        log.warning("chunk not given back", reason=str(error))
     _leave(why)
 
 

@@ -10,9 +10,9 @@ from audit.holder import start_ticks, this_process
 from audit.pair import BatchId, ChunkNumber
 from db.engine import Database
 from db.workers import SlotState, SlotTold, leave, tell
+from telemetry.logs import logger
 from worker.board import Board, SlotNews
 from worker.slots import Slot
-from worker.telemetry import logger
 
 log = logger(__name__)
 LONGEST_REASON = 200

@@ -9,7 +9,8 @@ from kombu.utils.url import parse_url
 from sqlalchemy.engine import make_url
 
 from audit.errors import UsageError
-from audit.settings import read_settings, redact
+from audit.settings import read_settings
+from audit.urls import redact
 
 SERVERS = {"DATABASE_URL": "postgresql://audit@postgres:5432/audit", "REDIS_URL": "redis://redis:6379/0"}
 

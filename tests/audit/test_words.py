@@ -11,7 +11,8 @@ from audit.holder import Holder, proved_dead, this_process
 from audit.message import MAX_BATCH, MAX_CHUNK, BadMessage, ChunkMessage, Lane, decode, encode, model_slug, queue_name
 from audit.pair import BatchId, ChunkNumber
 from audit.policy import Policy
-from audit.settings import read_settings, redact
+from audit.settings import read_settings
+from audit.urls import redact
 from audit.verdict import Label, Scores, Verdict
 from tests.support.claims import dead_process
 

@@ -26,7 +26,12 @@ def bare(shown: str) -> str:
 def environment(tmp_path: Path) -> dict[str, str]:
     """What the command sees: a fresh AUDIT_HOME and nothing of the developer's own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AUDIT_", "CELERY_"))}
-    return kept | {"AUDIT_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+    return kept | {
+        "AUDIT_HOME": str(tmp_path / "home"),
+        "AUDIT_HTTP_PORT": "0",
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "160",
+    }
 
 
 @pytest.fixture

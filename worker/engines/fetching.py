@@ -17,7 +17,7 @@ from typing import Any
 
 from audit.errors import ModelRefused, Permanent, Unavailable
 from audit.models import RECORD, WEIGHTS, Installed, folder_of, installed, read_record
-from audit.settings import redact
+from audit.urls import redact
 from worker.engines.convert import convert
 from worker.engines.hub_listing import ListedFile, Listing
 from worker.engines.hub_process import HubProcess, Offer, Progress, hub_process

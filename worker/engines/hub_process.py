@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from audit.errors import AuditError, Permanent, Unavailable, UsageError
-from audit.settings import redact
+from audit.urls import redact
 from worker.engines.hub_listing import Listing, parse_listing
 
 Progress = Callable[[str, int, int], None]

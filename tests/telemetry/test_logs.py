@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from worker.telemetry import QUIET_S, Repeats
+from telemetry.logs import QUIET_S, Repeats
 
 
 class Clock:

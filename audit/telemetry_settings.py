@@ -1,0 +1,17 @@
+"""Settings of what is told of the work: logs, metrics, traces and health."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+
+class TelemetrySettings(BaseSettings):
+    """A part of audit.settings.Settings, which alone reads the environment."""
+
+    http_address: str = Field("127.0.0.1", description="Address of a worker's metrics and health pages.")
+    http_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        9464, description="Port of a worker's metrics and health pages; 0: none."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
