@@ -16,6 +16,7 @@ from typer.main import get_command
 from audit.errors import AuditError
 from ops import (
     asking,
+    baseline,
     doing,
     health,
     migrating,
@@ -37,7 +38,10 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for part in (submitting, asking, doing, retrying, reporting, queueing, health, serving, modeling, verifying, migrating):
+for part in (
+    *(submitting, asking, doing, retrying, reporting, queueing, health, baseline, serving, modeling),
+    *(verifying, migrating),
+):
     part.register(app)
 
 
