@@ -18,6 +18,7 @@ from ops import (
     asking,
     baseline,
     doing,
+    forecast,
     health,
     migrating,
     modeling,
@@ -39,8 +40,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for part in (
-    *(submitting, asking, doing, retrying, reporting, queueing, health, baseline, serving, modeling),
-    *(verifying, migrating),
+    *(submitting, asking, doing, retrying, reporting, queueing, health, baseline, forecast, serving),
+    *(modeling, verifying, migrating),
 ):
     part.register(app)
 
