@@ -61,13 +61,18 @@ class Settings(TelemetrySettings):
         "auto", description="`auto`: fp32 on CPU, bf16 on a GPU that computes in it."
     )
     micro_batch: int = Field(0, ge=0, le=1024, description="Pairs a forward pass; 0: 1 on CPU, measured on a GPU.")
+    cpu_fallback: bool = Field(
+        False, description="Judge a pair that does not fit the GPU on the CPU, a hundred times slower, and say so."
+    )
     torch_threads: int = Field(0, ge=0, description="Threads a worker process; 0: the cores shared among the slots.")
     decode_threads: Count = Field(2, description="Threads a worker process that read and decode pictures.")
     cache: bool = Field(True, description="Reuse a judgement of the same picture, caption and model.")
     canary_limit_s: Positive = Field(300.0, description="Longest a worker process may take to load and prove a model.")
 
     chunk_pairs: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="Pairs a chunk, the unit of queueing.")
-    pair_limit_s: Positive = Field(20.0, description="Longest that one pair may take, picture and model together.")
+    pair_limit_s: Positive = Field(
+        15.0, description="Longest that one pair may take, picture and model together; twice over it, it has failed."
+    )
     lease_s: Positive = Field(30.0, description="A claim without progress for so long is taken over by another.")
     resend_s: Positive = Field(20.0, description="A message that nobody claimed is sent again after so long, doubling.")
     feed_every_s: Positive = Field(1.0, description="How often a worker tops up Redis and sweeps dead claims.")

@@ -7,7 +7,7 @@ from audit.pair import Pair
 from audit.verdict import Failure, Outcome
 from telemetry.logs import logger
 from worker.in_hand import InHand
-from worker.judging import Looked, look, settle
+from worker.judging import Looked, in_time, look, settle
 from worker.pictures import CarefulPictures, Pictures
 
 log = logger(__name__)
@@ -41,7 +41,7 @@ def _one_carefully(chunk: InHand, pair: Pair, pictures: Pictures) -> Outcome:
         return looked
     chunk.mark(pair.row, "judge")
     try:
-        return settle([looked], desk=desk)[0]
+        return in_time(looked, settle([looked], desk=desk)[0], desk=desk, pictures=pictures)
     except (SoftTimeLimitExceeded, Transient):
         raise
     except Exception as error:  # noqa: BLE001 - as above

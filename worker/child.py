@@ -22,7 +22,7 @@ from worker.board import Board, is_doubted
 from worker.deaths import EX_LOAD_FAILED
 from worker.engines.base import Engine
 from worker.memory import device_bytes
-from worker.model_pool import Model, load_engine, make_desk, prove_again, provenance_of
+from worker.model_pool import Model, cpu_twin, load_engine, make_desk, prove_again, provenance_of
 from worker.office import Office
 from worker.sick import wait_for_others
 from worker.slots import Slot
@@ -97,7 +97,7 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
     office = Office(
         database=database,
         claimant=claimant,
-        desk=make_desk(engine, settings, slot, remember),
+        desk=make_desk(engine, settings, slot, remember, on_cpu=cpu_twin(workplace.model, settings, slot, engine)),
         settings=settings,
         stopping=lambda: board.draining or bool(asked) or board.is_asked_back(slot_number),
         begin=lambda: _watch_term(board, asked),

@@ -8,42 +8,25 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from audit.errors import EngineFault, OutOfDeviceMemory, Permanent, PoisonedProcess
+from audit.errors import Permanent
 from audit.pair import Pair, Row
 from audit.verdict import Failure, Outcome, Scores, Verdict
 from telemetry.logs import logger
-from telemetry.metrics import meters
 from telemetry.stages import about, stage
-from worker.batching import MicroBatch
 from worker.captions import clean_premise, clean_text
-from worker.device_lock import DeviceLock
-from worker.engines.base import Engine, EngineCard, Question
+from worker.desk import Desk
+from worker.engines.base import EngineCard, Question
+from worker.passes import ask
 from worker.pictures import Pictures
 
 log = logger(__name__)
 Progressed = Callable[[], None]
 Holding = Callable[[Row, Row], None]
-LAST_TRIES, PAUSE_S, ALONE_PATIENCE_S = 3, 0.5, 10.0
-"""A pair that alone is out of memory has so many tries with the device to itself: neighbours make room in a moment."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
-    """What one worker process judges with. `remember` looks a content key up in the cache."""
-
-    engine: Engine
-    prove: Callable[[Engine], None]
-    remember: Callable[[str], Scores | None]
-    max_caption_chars: int
-    micro_batch: MicroBatch
-    device: DeviceLock | None  # None where nobody competes for memory
-    decoders: ThreadPoolExecutor
-    decode_ahead: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +41,15 @@ class Looked:
     question: Question | None
     remembered: Scores | None = None
 
-    def outcome(self, result: Verdict | Failure, *, model_ms: float | None = None) -> Outcome:
+    def outcome(
+        self, result: Verdict | Failure, more_flags: Sequence[str] = (), *, model_ms: float | None = None
+    ) -> Outcome:
         """The pair's outcome with all that looking found out."""
         stage_ms = {"decode": self.decode_ms} | ({} if model_ms is None else {"model": model_ms})
         return Outcome(
             row=self.pair.row,
             result=result,
-            flags=self.flags,
+            flags=(*self.flags, *more_flags),
             image_sha256=self.image_sha256,
             content_key=self.content_key,
             cached=self.remembered is not None,
@@ -104,6 +89,8 @@ def judge_pairs(
                 group.append(ahead.popleft().result())
                 progressed()
             outcomes = settle(group, desk=desk, progressed=progressed)
+            again = partial(in_time, desk=desk, pictures=pictures, progressed=progressed)
+            outcomes = [again(one, outcome) for one, outcome in zip(group, outcomes, strict=True)]
             for _ in group:
                 rows.popleft()
             yield outcomes
@@ -153,12 +140,35 @@ def settle(group: Sequence[Looked | Outcome], *, desk: Desk, progressed: Progres
     """Ask the engine about those of the group that need it; one outcome each, in the group's order."""
     asked = [(one, one.question) for one in group if isinstance(one, Looked) and one.question is not None]
     began = time.perf_counter()
-    answers = _ask([question for _, question in asked], desk=desk, progressed=progressed) if asked else []
+    answers = ask([question for _, question in asked], desk=desk, progressed=progressed) if asked else []
     model_ms = (time.perf_counter() - began) * 1000 / max(1, len(asked))
     with stage("postprocess", pairs=len(group)):
-        pairs = zip(asked, answers, strict=True)
-        by_row = {one.pair.row: one.outcome(answer, model_ms=model_ms) for (one, _), answer in pairs}
+        answered = zip((one for one, _ in asked), answers, strict=True)
+        by_row = {one.pair.row: one.outcome(got.result, got.flags, model_ms=model_ms) for one, got in answered}
         return [_outcome(one, by_row) for one in group]
+
+
+def in_time(
+    one: Looked | Outcome, outcome: Outcome, *, desk: Desk, pictures: Pictures, progressed: Progressed = lambda: None
+) -> Outcome:
+    """The outcome, unless its pair took longer than a pair may: then that of another try, alone.
+
+    A pair that takes too long twice has failed. Once may be anybody's doing: a machine that was suspended, a neighbour.
+    """
+    first_s = _took_s(outcome)
+    if isinstance(one, Outcome) or first_s <= desk.pair_limit_s:
+        return outcome
+    progressed()
+    log.warning("pair over its limit", pair=one.pair.row, took_s=round(first_s, 1), limit_s=desk.pair_limit_s)
+    again = settle([look(one.pair, desk=desk, pictures=pictures)], desk=desk, progressed=progressed)[0]
+    if (second_s := _took_s(again)) <= desk.pair_limit_s:
+        return again
+    detail = f"took {first_s:.1f} s, and alone {second_s:.1f} s; a pair may take {desk.pair_limit_s:g} s"
+    return replace(again, result=Failure(code="timed_out", detail=detail))
+
+
+def _took_s(outcome: Outcome) -> float:
+    return sum(outcome.stage_ms.values()) / 1000
 
 
 def _outcome(one: Looked | Outcome, by_row: dict[Any, Outcome]) -> Outcome:
@@ -167,81 +177,6 @@ def _outcome(one: Looked | Outcome, by_row: dict[Any, Outcome]) -> Outcome:
     if one.remembered is not None:
         return one.outcome(Verdict(scores=one.remembered))
     return by_row[one.pair.row]
-
-
-def _ask(questions: Sequence[Question], *, desk: Desk, progressed: Progressed) -> list[Verdict | Failure]:
-    """Ask in micro-batches of the size that fits at the moment."""
-    answers: list[Verdict | Failure] = []
-    while len(answers) < len(questions):
-        done = len(answers)
-        answers += _ask_together(questions[done : done + desk.micro_batch.size], desk=desk, progressed=progressed)
-    return answers
-
-
-def _ask_together(questions: Sequence[Question], *, desk: Desk, progressed: Progressed) -> list[Verdict | Failure]:
-    """Ask in one pass; when that fails, ask in halves, so that what does not fit or misbehaves is alone in the end."""
-    problem: EngineFault | None = None
-    try:
-        answers = _pass(questions, desk=desk)
-    except PoisonedProcess:
-        raise
-    except EngineFault as error:
-        problem = error
-    else:
-        desk.micro_batch.fitted(len(questions))
-        progressed()  # a large micro-batch in small passes may take longer than a lease
-        return [Verdict(scores=scores) for scores in answers]
-    # Outside of the except block: the exception's frames hold tensors, and with them the device's memory.
-    if isinstance(problem, OutOfDeviceMemory):
-        desk.engine.release_memory()
-        desk.micro_batch.did_not_fit(len(questions))
-        log.warning("micro-batch halved", pairs=len(questions), now=desk.micro_batch.size, most=desk.micro_batch.most)
-    if len(questions) == 1:
-        return [_alone(questions[0], problem, desk=desk)]
-    half = len(questions) // 2
-    left, right = questions[:half], questions[half:]
-    return _ask(left, desk=desk, progressed=progressed) + _ask(right, desk=desk, progressed=progressed)
-
-
-def _pass(questions: Sequence[Question], *, desk: Desk) -> list[Scores]:
-    with stage("inference", pairs=len(questions)):
-        with desk.device.passing(desk.engine.release_memory) if desk.device else nullcontext():
-            answers = desk.engine.judge(questions)
-        meters().micro_batch_pairs.observe(len(questions))
-    if len(answers) != len(questions):
-        raise EngineFault("engine_contract", f"{len(questions)} questions got {len(answers)} answers")
-    return answers
-
-
-def _alone(question: Question, problem: EngineFault, *, desk: Desk) -> Verdict | Failure:
-    """A single pair that the engine failed on: blame it only when the engine still judges the canary."""
-    if isinstance(problem, OutOfDeviceMemory):
-        return _with_the_device_alone(question, problem, desk=desk)
-    desk.prove(desk.engine)  # raises EngineFault: the engine is sick, and the pair innocent
-    try:
-        return Verdict(scores=desk.engine.judge([question])[0])
-    except PoisonedProcess:
-        raise
-    except EngineFault as error:
-        return Failure(code="engine_failed", detail=error.detail)
-
-
-def _with_the_device_alone(question: Question, problem: OutOfDeviceMemory, *, desk: Desk) -> Verdict | Failure:
-    """The last tries, while the neighbours wait and give back what they have cached.
-
-    Raises EngineFault when the canary does not fit either: somebody else has the memory, and the pair is innocent.
-    """
-    detail = problem.detail
-    with desk.device.alone(patience_s=ALONE_PATIENCE_S) if desk.device else nullcontext():
-        for number in range(LAST_TRIES if desk.device else 0):
-            time.sleep(number * PAUSE_S)
-            try:
-                return Verdict(scores=desk.engine.judge([question])[0])
-            except OutOfDeviceMemory as error:
-                detail = error.detail
-            desk.engine.release_memory()
-        desk.prove(desk.engine)
-    return Failure(code="out_of_device_memory", detail=f"the pair alone does not fit the device: {detail}")
 
 
 def content_key(image_sha256: str, caption: str, premise: str | None, card: EngineCard) -> str:

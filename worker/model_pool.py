@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from audit.errors import DeviceTooSmall, OutOfDeviceMemory
@@ -19,10 +20,10 @@ from db.lease import Provenance
 from telemetry.logs import logger
 from telemetry.stages import Threads
 from worker.batching import MicroBatch
+from worker.desk import Desk
 from worker.device_lock import DeviceLock, lock_folder
 from worker.engines.base import Engine
 from worker.engines.micro_batch import LIMIT_S, search
-from worker.judging import Desk
 from worker.micro_batch_file import key_of, read_size, write_found
 from worker.slots import SLOTS_A_GPU, Slot
 
@@ -99,6 +100,25 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
     return engine
 
 
+def cpu_twin(model: Model, settings: Settings, slot: Slot, engine: Engine) -> Callable[[], Engine]:
+    """Makes, at the first call, the same model on the CPU, in the same precision; it is kept for the next call."""
+
+    @cache
+    def make() -> Engine:
+        if model.files is None:
+            from worker.engines.stub import StubEngine
+
+            return StubEngine(pair_s=settings.stub_pair_s, boundless=True)
+        from worker.engines.ofa import load_ofa
+
+        set_threads(slot.threads)
+        precision: Literal["fp32", "bf16"] = "bf16" if engine.card.precision == "bf16" else "fp32"
+        log.warning("model loaded on the CPU too", precision=precision)
+        return load_ofa(model.files, device="cpu", precision=precision)
+
+    return make
+
+
 def prove_again(engine: Engine, *, size: int) -> None:
     """Judge all of the canary's questions once more, and a pass of as many as this process works with.
 
@@ -136,7 +156,14 @@ def provenance_of(engine: Engine, model: Model, *, worker: str, slot: Slot) -> P
     )
 
 
-def make_desk(engine: Engine, settings: Settings, slot: Slot, remember: Callable[[str], Scores | None]) -> Desk:
+def make_desk(
+    engine: Engine,
+    settings: Settings,
+    slot: Slot,
+    remember: Callable[[str], Scores | None],
+    *,
+    on_cpu: Callable[[], Engine] | None = None,
+) -> Desk:
     """The engine with its decode threads, as big a micro-batch as the device likes, and the cache.
 
     May measure for some seconds. Raises DeviceTooSmall when not even one pair fits beside the model.
@@ -155,6 +182,8 @@ def make_desk(engine: Engine, settings: Settings, slot: Slot, remember: Callable
         device=lock,
         decoders=Threads(max_workers=settings.decode_threads, thread_name_prefix="decode"),
         decode_ahead=micro_batch + 2 * settings.decode_threads,
+        pair_limit_s=settings.pair_limit_s,
+        on_cpu=on_cpu if settings.cpu_fallback and slot.device != "cpu" else None,
     )
 
 

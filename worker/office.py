@@ -10,7 +10,7 @@ from audit.settings import Settings
 from db.engine import Database
 from db.lease import Claimant
 from telemetry.logs import logger
-from worker.judging import Desk
+from worker.desk import Desk
 from worker.limits import SoftLimit
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ import pytest
 
 from audit.settings import Settings
 from db.queries import progress
-from tests.support.manifests import small_manifest
+from tests.support.manifests import draw, small_manifest, write_csv
 from tests.support.recovery import recovery
 from tests.support.running import changed, check_promises, finished, ledger, results, running, submitted, told
 from tests.support.waiting import wait_until
@@ -98,3 +98,24 @@ def test_many_small_passes_of_one_micro_batch_are_progress(device: Settings, tmp
         finished(slow, batch, watch=worker)
         assert worker.events("stuck process killed") == []
     assert {row.attempt for row in told(slow, batch).values()} == {1}
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_pair_that_no_device_has_room_for_goes_to_the_cpu_if_that_is_allowed(
+    device: Settings, tmp_path: Path, allowed: bool
+) -> None:
+    """Who would rather wait than miss a verdict says so; it is logged loudly, and the device has the next pair.
+
+    Safeguard: the CPU's copy of the engine (worker/passes.py); without the setting the pair has failed.
+    """
+    patient = changed(device, cpu_fallback=allowed, stub_device_pairs=8, micro_batch=4, cache=False)
+    draw(tmp_path / "red.png")
+    captions = ["stub:yes", "stub:oom>0 stub:no", "stub:maybe"]
+    rows = [(f"p{number}", "red.png", caption) for number, caption in enumerate(captions)]
+    batch = submitted(patient, write_csv(tmp_path / "pairs.csv", rows))
+    with running(patient, tmp_path) as worker:
+        finished(patient, batch, watch=worker)
+        assert len(worker.events("pair judged on the CPU")) == int(allowed)
+    assert results(patient, batch) == {"p0": "Yes", "p1": "No" if allowed else "out_of_device_memory", "p2": "Maybe"}
+    assert told(patient, batch)["p1"].flags == (("cpu_fallback",) if allowed else ())
+    check_promises(patient, batch)

@@ -99,6 +99,21 @@ def test_a_pair_that_hangs_in_native_code_is_timed_out(quick: Settings, tmp_path
     check_promises(quick, batch)
 
 
+def test_a_pair_over_its_limit_fails_alone_and_its_chunk_goes_on(quick: Settings, tmp_path: Path) -> None:
+    """Slow, but not stuck: nobody is killed, no attempt is charged, and the neighbours wait for two tries at most.
+
+    Safeguard: `in_time` (worker/judging.py) fails a pair that took longer than AUDIT_PAIR_LIMIT_S, and again alone.
+    """
+    patient = changed(quick, lease_s=20)
+    batch = submitted(patient, manifest(tmp_path, ["stub:yes", "stub:sleep=2.5 stub:yes", "stub:no"]))
+    with running(patient, tmp_path) as worker:
+        finished(patient, batch, watch=worker)
+        assert [event["pair"] for event in worker.events("pair over its limit")] == [1]
+    assert results(patient, batch) == {"p0": "Yes", "p1": "timed_out", "p2": "No"}
+    assert {row.attempt for row in told(patient, batch).values()} == {1}
+    check_promises(patient, batch)
+
+
 def test_of_two_workers_the_one_with_the_hanging_child_frees_its_slot(quick: Settings, tmp_path: Path) -> None:
     """Whoever takes the claim away, the process that hangs must not hold its device for an hour."""
     captions = ["stub:yes"] * 4

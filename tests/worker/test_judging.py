@@ -1,7 +1,9 @@
 """One outcome a pair, in the pair's own words, whatever its neighbours do."""
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -15,11 +17,12 @@ from audit.settings import read_settings
 from audit.verdict import Failure, Outcome, Scores, Verdict
 from tests.support.manifests import draw
 from worker.batching import MicroBatch
+from worker.desk import Desk
 from worker.device_lock import DeviceLock
-from worker.engines.base import Engine, EngineCard, Question
+from worker.engines.base import DeviceMemory, Engine, EngineCard, Question
 from worker.engines.canary import prove
 from worker.engines.stub import StubEngine
-from worker.judging import Desk, content_key, judge_pairs
+from worker.judging import content_key, judge_pairs
 from worker.pictures import quick_pictures
 
 
@@ -118,7 +121,7 @@ def test_a_sick_engine_is_nobodys_fault(folder: Path, decoders: ThreadPoolExecut
         raise EngineFault("canary_failed", "it cannot judge at all")
 
     at = desk(decoders)
-    broken = Desk(**{name: getattr(at, name) for name in Desk.__slots__} | {"prove": sick})
+    broken = replace(at, prove=sick)
     with pytest.raises(EngineFault, match="canary_failed"):
         judged(pairs(("red.png", "stub:yes"), ("red.png", "stub:nan")), folder, broken)
 
@@ -157,7 +160,7 @@ class Counting(StubEngine):
 
 
 def with_engine(at: Desk, engine: Engine) -> Desk:
-    return Desk(**{name: getattr(at, name) for name in Desk.__slots__} | {"engine": engine})
+    return replace(at, engine=engine)
 
 
 def test_a_micro_batch_that_did_not_fit_is_not_tried_again_at_once(folder: Path, decoders: ThreadPoolExecutor) -> None:
@@ -234,3 +237,75 @@ def test_different_questions_have_different_keys(one: str, other: str, first: st
     """A cache that confuses two questions would answer wrongly for ever."""
     same = content_key("s", one, first, CARD) == content_key("s", other, second, CARD)
     assert same == ((one, first) == (other, second))
+
+
+class Slow(StubEngine):
+    """A stub that takes 0.2 s for the first passes with a caption that says so, as often as it is told."""
+
+    def __init__(self, *, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    def judge(self, questions: Sequence[Question]) -> list[Scores]:
+        if any("slow" in question.caption for question in questions) and self.left:
+            self.left -= 1
+            time.sleep(0.2)
+        return super().judge(questions)
+
+
+@pytest.mark.parametrize(("times", "expected"), [(0, "Yes"), (1, "Yes"), (2, "timed_out"), (9, "timed_out")])
+def test_a_pair_has_failed_when_it_takes_too_long_twice(
+    times: int, expected: str, folder: Path, decoders: ThreadPoolExecutor
+) -> None:
+    """One slow pair must not hold a chunk up for ever; but once may be a machine that was suspended, not the pair."""
+    at = replace(desk(decoders, micro_batch=1), engine=Slow(times=times), pair_limit_s=0.15)
+    outcomes = judged(pairs(("red.png", "stub:no"), ("red.png", "slow stub:yes"), ("red.png", "stub:no")), folder, at)
+    assert codes(outcomes) == ["No", expected, "No"]
+
+
+class Full(StubEngine):
+    """A device of 100 bytes: what this process has reserved is given back when it is told to."""
+
+    def __init__(self, *, others: int, reserved: int) -> None:
+        super().__init__()
+        self.others, self.reserved = others, reserved
+
+    def memory(self) -> DeviceMemory:
+        free = 100 - self.others - self.reserved
+        return DeviceMemory(
+            total_bytes=100, free_bytes=free, weights_bytes=10, reserved_bytes=self.reserved, peak_bytes=self.reserved
+        )
+
+    def release_memory(self) -> None:
+        super().release_memory()
+        self.reserved = 10
+
+
+@pytest.mark.parametrize(("others", "reserved", "released"), [(30, 60, 0), (30, 61, 1), (85, 10, 0), (50, 45, 1)])
+def test_a_nearly_full_device_gets_back_what_is_only_cached(
+    others: int, reserved: int, released: int, folder: Path, decoders: ThreadPoolExecutor
+) -> None:
+    """Over nine tenths the next pass of a neighbour may fail; but where nothing is cached there is nothing to give."""
+    engine = Full(others=others, reserved=reserved)
+    at = replace(desk(decoders), engine=engine)
+    assert codes(judged(pairs(("red.png", "stub:yes"), ("red.png", "stub:no")), folder, at)) == ["Yes", "No"]
+    assert engine.releases == released
+
+
+def test_what_does_not_fit_the_device_is_judged_on_the_cpu_if_that_is_allowed(
+    folder: Path, decoders: ThreadPoolExecutor
+) -> None:
+    """A hundred times slower is better than not at all for who chose it; it stands in the flags, and the next pair is
+    the device's again."""
+    made: list[StubEngine] = []
+
+    def on_cpu() -> StubEngine:
+        made.append(StubEngine(boundless=True))
+        return made[-1]
+
+    chunk = pairs(("red.png", "stub:oom>0 stub:yes"), ("red.png", "stub:no"))
+    assert codes(judged(chunk, folder, desk(decoders))) == ["out_of_device_memory", "No"]
+    outcomes = judged(chunk, folder, replace(desk(decoders), on_cpu=on_cpu))
+    assert codes(outcomes) == ["Yes", "No"]
+    assert [outcome.flags for outcome in outcomes] == [("cpu_fallback",), ()]
+    assert len(made) == 1

@@ -51,7 +51,8 @@ class StubEngine:
 
     Costs, for searches and queue benchmarks: a pass takes `call_s`, and `pair_s` more for each of its pairs; over
     `device_pairs` pairs (0: any number) it is out of memory. With `tells_memory` it also says so, in bytes: one a pair.
-    A `sick` one judges the canary alone and with one neighbour, and kills its process for anything else.
+    A `boundless` one is never told to be out of memory. A `sick` one judges the canary alone and with one neighbour,
+    and kills its process for anything else.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class StubEngine:
         device: str = "stub",
         tells_memory: bool = False,
         sick: bool = False,
+        boundless: bool = False,
     ) -> None:
+        self._boundless = boundless
         self._sick = sick
         self._call_s = call_s
         self._pair_s = pair_s
@@ -137,7 +140,7 @@ class StubEngine:
             case "device":
                 self._device_bytes += _megabytes(value)
             case _:
-                _obey(order, value, batch=batch)
+                _obey(order, value, batch=0 if self._boundless else batch)
 
 
 def _obey(order: str, value: str, *, batch: int) -> None:
