@@ -19,7 +19,8 @@ from audit.pair import Pair, Row
 from audit.settings import Settings, read_settings
 from audit.verdict import Failure, Outcome
 from telemetry.logs import configure_logs
-from worker.judging import Desk, judge_pairs
+from worker.desk import Desk
+from worker.judging import judge_pairs
 from worker.model_pool import find_model, load_engine, make_desk
 from worker.pictures import quick_pictures
 from worker.slots import Slot
