@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, values
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.values import MultiProcessValue, MutexValue
 
 from audit.policy import Policy
@@ -56,9 +56,20 @@ class Meters:
 
 
 @cache
+def _registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+def exposition() -> bytes:
+    """All that was counted, in Prometheus' text format."""
+    meters()
+    return generate_latest(_registry())
+
+
+@cache
 def meters() -> Meters:
     """The process's own, made at the first call."""
-    registry = CollectorRegistry()
+    registry = _registry()
 
     def counter(name: str, told: str, *labels: str) -> Counter:
         return Counter(f"caption_audit_{name}", told, labels, registry=registry)
@@ -103,6 +114,7 @@ def keep_in(folder: Path, *, place: str) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # where prometheus-client looks for it
     values.ValueClass = MultiProcessValue(process_identifier=lambda: _place)  # type: ignore[no-untyped-call]  # theirs
     meters.cache_clear()
+    _registry.cache_clear()
     take_place(place)
 
 
@@ -111,6 +123,7 @@ def forget_folder() -> None:
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     values.ValueClass = MutexValue
     meters.cache_clear()
+    _registry.cache_clear()
 
 
 def take_place(place: str) -> None:

@@ -21,6 +21,7 @@ from audit.settings import Settings
 from db.engine import open_database
 from db.schema import ensure_schema, patiently
 from telemetry.logs import configure_logs, last_words, logger
+from telemetry.metrics import exposition
 from worker.board import Board
 from worker.child import Workplace, open_office
 from worker.children import EX_UNAVAILABLE, Children
@@ -30,10 +31,12 @@ from worker.housekeeping import Housekeeper, Rounds
 from worker.memory import Growth
 from worker.model_pool import find_model
 from worker.office import Office
+from worker.pages import METRICS, Page, Routes
 from worker.ready_file import ReadyFile
 from worker.recycling import Turn, leave_in_turn
 from worker.redis_side import RedisSide
 from worker.replacing import leave_when_told
+from worker.serving import Serving
 from worker.slots import plan_slots
 from worker.stopping import Stopping
 from worker.tasks import judge_chunk
@@ -59,6 +62,7 @@ class Lifecycle:
         self._housekeeper: Housekeeper | None = None
         self._telling: Telling | None = None
         self._stopping: Stopping | None = None
+        self._serving: Serving | None = None
         self._hostname = "worker"
         self._consumer: Any = None
         self._redis_known = False
@@ -111,6 +115,13 @@ class Lifecycle:
         os.environ["PIP_NO_INDEX"] = "1"
         # Before Redis answers: a model that does not load must end the worker all the same.
         self._keep_house(self._children)
+        if settings.http_port:
+            self._serving = Serving(self._routes(), address=settings.http_address, port=settings.http_port)
+            self._serving.start()
+
+    def _routes(self) -> Routes:
+        """The pages of this worker: made of what is in memory, while forks wait."""
+        return {"/metrics": lambda: Page(content_type=METRICS, body=exposition())}
 
     def on_process_init(self, **_: object) -> None:
         """Pool process: get ready, or leave."""
@@ -256,7 +267,8 @@ class Lifecycle:
         """What `caption-audit up` and health checks read: which slots have proved their model."""
         workplace, slots = self._require(), len(self._require().slots)
         waits = (self._housekeeper and self._housekeeper.waits) or (self._telling and self._telling.trouble) or None
-        self._ready.write(slots=slots, ready=workplace.board.ready_pids(slots), model=workplace.model.name, waits=waits)
+        ready, pages = workplace.board.ready_pids(slots), self._serving.url if self._serving else None
+        self._ready.write(slots=slots, ready=ready, model=workplace.model.name, waits=waits, pages=pages)
 
     def _require(self) -> Workplace:
         if self._workplace is None:

@@ -18,9 +18,11 @@ class ReadyFile:
         self._folder = home / "run"
         self._complained: str | None = None
 
-    def write(self, *, slots: int, ready: Mapping[int, int], model: str, waits: str | None) -> None:
-        """Tell which slots have proved their model, by pid, and what the worker waits for, if anything."""
-        told = {"pid": os.getpid(), "slots": slots, "ready": ready, "model": model, "waits": waits}
+    def write(
+        self, *, slots: int, ready: Mapping[int, int], model: str, waits: str | None, pages: str | None = None
+    ) -> None:
+        """Tell which slots have proved their model, by pid, what the worker waits for, and where its pages are."""
+        told = {"pid": os.getpid(), "slots": slots, "ready": ready, "model": model, "waits": waits, "pages": pages}
         path, text = self._path(), json.dumps(told)
         fresh = path.with_suffix(".new")
         try:
