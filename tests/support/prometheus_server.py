@@ -75,6 +75,19 @@ class Prometheus:
         found: list[dict[str, str]] = self._get("series", {"match[]": matcher})["data"]
         return found
 
+    def rules(self) -> list[dict[str, Any]]:
+        """Every rule that is asked more than once a minute, with its health and last error, once that is known."""
+        wait_until(
+            lambda: all(rule["health"] != "unknown" for rule in self._rules()),
+            timeout_s=120,
+            what="rules to be evaluated",
+        )
+        return self._rules()
+
+    def _rules(self) -> list[dict[str, Any]]:
+        groups = self._get("rules", {})["data"]["groups"]
+        return [rule for group in groups if group["interval"] < 60 for rule in group["rules"]]
+
     def close(self) -> None:
         """End it."""
         self.process.terminate()

@@ -1,0 +1,95 @@
+"""Every metric that there is, with every label, served as a worker's page and scraped by a real Prometheus.
+
+Counters and histograms are those of the code, and each scrape finds them grown; the gauges' values are made up.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Histogram, Metric, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from telemetry.metrics import meters
+from tests.support.flower import free_port
+from tests.support.observability import RULES
+from tests.support.prometheus_server import Prometheus
+from tests.support.waiting import wait_until
+
+SCRAPES = 6
+VALUES: Mapping[str, tuple[str, ...]] = {
+    "label": ("Yes", "No", "Maybe"),
+    "code": ("image_missing", "image_too_large"),
+    "result": ("hit", "miss", "right", "wrong"),
+    "ended": ("halved", "alone", "failed", "cpu"),
+    "stage": ("claim", "preprocess", "inference", "postprocess", "record"),
+    "lane": ("interactive", "bulk"),
+}
+"""Of labels whose values queries name; others have the one value `some`."""
+GAUGES: Mapping[str, tuple[dict[str, str], ...]] = {
+    "queue_pairs": ({"lane": "bulk"}, {"lane": "interactive"}),
+    "queue_oldest_seconds": ({"lane": "bulk"},),
+    "parked_chunks": ({},),
+    "slots": ({"state": "judging"}, {"state": "idle"}),
+    "slot_rss_bytes": ({"slot": "0"},),
+    "device_memory_bytes": ({"device": "cuda:0", "kind": "used"}, {"device": "cuda:0", "kind": "total"}),
+    "device_temperature_celsius": ({"device": "cuda:0"},),
+    "device_utilization_ratio": ({"device": "cuda:0"},),
+    "model_info": ({"model": "demo", "revision": "r", "precision": "fp32", "engine": "ofa", "version": "0"},),
+    "canary_age_seconds": ({"slot": "0"},),
+    "health": ({"depth": "process"}, {"depth": "resources"}, {"depth": "capability"}),
+    "host_memory_ratio": ({},),
+    "memory_limit_ratio": ({},),
+    "disk_free_bytes": ({"folder": "home"},),
+    "disk_size_bytes": ({"folder": "home"},),
+    "baseline_stage_seconds": tuple({"stage": stage, "quantile": "0.95"} for stage in VALUES["stage"]),
+    "baseline_pairs_per_second": ({},),
+}
+
+
+class EveryMetric(Collector):
+    """Counts once more in everything each time it is asked."""
+
+    def collect(self) -> Iterator[Metric]:
+        for field in fields(meters()):
+            metric = getattr(meters(), field.name)
+            for labelled in _children(metric, metric._labelnames):
+                labelled.observe(0.4) if isinstance(metric, Histogram) else labelled.inc()
+            yield from metric.collect()
+        for name, series in GAUGES.items():
+            family = GaugeMetricFamily(f"caption_audit_{name}", "made up", labels=[*series[0]])
+            for labels in series:
+                family.add_metric([*labels.values()], 0.5)
+            yield family
+
+
+@contextmanager
+def scraped(executable: str, folder: Path) -> Iterator[Prometheus]:
+    """A Prometheus that has seen all of it a few times."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(EveryMetric())
+    port = free_port()
+    server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    prometheus = Prometheus(executable, folder, targets={"caption-audit": [f"127.0.0.1:{port}"]}, rules=RULES)
+    try:
+        asked = f"count_over_time(up[5m]) >= {SCRAPES} and on () ALERTS"
+        wait_until(lambda: prometheus.query(asked), timeout_s=90, what=f"{SCRAPES} scrapes and an alert")
+        yield prometheus
+    finally:
+        prometheus.close()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _children(metric: Any, names: tuple[str, ...]) -> Iterator[Any]:
+    """The metric itself, or one for each value of its label; none has more than one label."""
+    if not names:
+        yield metric
+        return
+    (name,) = names
+    for value in VALUES.get(name, ("some",)):
+        yield metric.labels(value)
