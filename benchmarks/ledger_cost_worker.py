@@ -69,12 +69,12 @@ def read(database: Database, message: ChunkMessage, claimant: Claimant) -> Claim
     )
 
 
-def write(database: Database, claim: Claim, results: Sequence[Outcome]) -> Recorded:
+def write(database: Database, claim: Claim, results: Sequence[Outcome], *, trace_id: str | None = None) -> Recorded:
     """Insert the outcomes; the chunk is done."""
     this = {"its_batch": claim.batch, "its_number": claim.chunk, "state": ChunkState.DONE}
 
     def work(connection: Connection) -> None:
-        _write(connection, claim, results)
+        _write(connection, claim, results, trace_id)
         connection.execute(_DONE, this)
 
     database.transact(work)

@@ -47,8 +47,9 @@ _LOCKED = (
     select(
         chunks,
         (db_now() - chunks.c.lease_until).label("expired_s"),
+        (db_now() - chunks.c.sent_at).label("waited_s"),
         batches.c.state.label("batch_state"),
-        *(batches.c[name] for name in ("model", "wire_version", "policy", "image_root")),
+        *(batches.c[name] for name in ("model", "wire_version", "policy", "image_root", "traceparent")),
     )
     .join(batches, batches.c.id == chunks.c.batch)
     .where(chunks.c.batch == bindparam("batch"), chunks.c.number == bindparam("number"))
@@ -159,6 +160,8 @@ def _take(connection: Connection, chunk: Mapping[str, Any], claimant: Claimant) 
         retried=_rows(waiting, "retried"),
         left_out=left_out,
         claimant=claimant,
+        traceparent=chunk["traceparent"],
+        waited_s=None if chunk["waited_s"] is None else max(0.0, chunk["waited_s"]),
     )
 
 

@@ -58,7 +58,8 @@ class Claim:
 
     `pairs` are those that want an outcome, in row order. `careful` asks for one pair at a time with a committed marker;
     `suspects` are judged last; `retried` have a failure that their new outcome replaces; `left_out` are
-    suspects that another slot is to judge. `token` fences: only its owner can record.
+    suspects that another slot is to judge. `token` fences: only its owner can record. `traceparent` is of the
+    submission, `waited_s` how long the chunk's message was out.
     """
 
     batch: BatchId
@@ -73,6 +74,8 @@ class Claim:
     retried: frozenset[Row]
     left_out: frozenset[Row]
     claimant: Claimant
+    traceparent: str | None = None
+    waited_s: float | None = None
 
 
 def renew(database: Database, claim: Claim) -> bool:

@@ -35,16 +35,16 @@ class Recorded(StrEnum):
     FENCED = "fenced"  # the chunk was taken over, or cancelled long ago: nothing was written, and nothing is to be
 
 
-def record(database: Database, claim: Claim, results: Sequence[Outcome]) -> Recorded:
-    """Write outcomes and renew the lease; the chunk is done when its last pair has one.
+def record(database: Database, claim: Claim, results: Sequence[Outcome], *, trace_id: str | None = None) -> Recorded:
+    """Write outcomes and renew the lease; the chunk is done when its last pair has one. They carry the `trace_id`.
 
     Idempotent: writing the same outcomes again with the same token changes nothing, so a COMMIT whose answer was lost
     may simply be repeated. Raises LedgerUnavailable.
     """
-    return database.transact(lambda connection: _record(connection, claim, results))
+    return database.transact(lambda connection: _record(connection, claim, results, trace_id))
 
 
-def _record(connection: Connection, claim: Claim, results: Sequence[Outcome]) -> Recorded:
+def _record(connection: Connection, claim: Claim, results: Sequence[Outcome], trace_id: str | None) -> Recorded:
     this = {"its_batch": claim.batch, "its_number": claim.chunk}
     found = connection.execute(_LOCKED, this).mappings().first()
     if found is None:
@@ -56,7 +56,7 @@ def _record(connection: Connection, claim: Claim, results: Sequence[Outcome]) ->
     if chunk["state"] == ChunkState.DONE:
         return Recorded.DONE  # our own earlier commit, whose answer was lost
     if results:
-        _write(connection, claim, results)
+        _write(connection, claim, results, trace_id)
     now = counted(connection, chunk)
     this |= now.counts
     if chunk["state"] == ChunkState.CANCELLED:
@@ -90,16 +90,16 @@ def _may_write(chunk: Mapping[str, Any], claim: Claim) -> bool:
     return chunk["state"] in (ChunkState.RUNNING, ChunkState.DONE)
 
 
-def _write(connection: Connection, claim: Claim, results: Sequence[Outcome]) -> None:
+def _write(connection: Connection, claim: Claim, results: Sequence[Outcome], trace_id: str | None) -> None:
     if claim.retried:
         make_room(connection, claim.batch, [outcome.row for outcome in results if outcome.row in claim.retried])
-    insert_outcomes(connection, shared_values(claim), [own_values(claim, outcome) for outcome in results])
+    insert_outcomes(connection, shared_values(claim, trace_id), [own_values(claim, outcome) for outcome in results])
     if claim.suspects:
         judged = [outcome.row for outcome in results if outcome.row in claim.suspects]
         connection.execute(delete(suspects).where(suspects.c.batch == claim.batch, suspects.c.row.in_(judged)))
 
 
-def shared_values(claim: Claim) -> Mapping[str, Any]:
+def shared_values(claim: Claim, trace_id: str | None = None) -> Mapping[str, Any]:
     """Columns of `outcomes` that are the same in all that this claim records."""
     provenance = claim.claimant.provenance
     return {
@@ -111,6 +111,7 @@ def shared_values(claim: Claim) -> Mapping[str, Any]:
         "device": provenance.device,
         "worker": provenance.worker,
         "attempt": claim.attempt,
+        "trace_id": trace_id,
     }
 
 

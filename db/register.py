@@ -33,6 +33,7 @@ class NewBatch:
     model: str
     policy: str
     image_root: str
+    traceparent: str | None = None  # of the submission, in W3C trace context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ def find_or_create(database: Database, new: NewBatch) -> Registration:
             "wire_version": WIRE_VERSION,
             "state": BatchState.REGISTERING,
             "created_at": db_now(),
+            "traceparent": new.traceparent,
         }
         known = select(batches.c.id, batches.c.state).where(batches.c.key == new.key)
         found = connection.execute(known).first()

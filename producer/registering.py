@@ -13,6 +13,7 @@ from db.register import NewBatch, Registration, add_slice, discard, find_or_crea
 from db.register_pairs import Entry
 from db.tables import BatchState
 from producer.sources import Manifest
+from telemetry.stages import stage
 
 SLICE_ROWS = 8192
 """Rows a transaction: one fsync each, some 10 MB of memory, and SQLite's one writer is held up for 0.2 s at a time."""
@@ -37,16 +38,20 @@ def register(
     Raises ManifestInvalid with the batch removed when the file changed since it was checked, LedgerUnavailable with
     nothing claimable.
     """
-    found = find_or_create(database, new)
-    if found.state is not BatchState.REGISTERING:
-        return found.batch, False
-    try:
-        _add_rows(database, manifest, found, chunk_pairs, on_progress)
-        manifest.check_unchanged()
-    except ManifestInvalid:
-        discard(database, found.batch)
-        raise
-    return found.batch, open_batch(database, found.batch)
+    with stage("ledger", "register", rows=manifest.rows) as seen:
+        found = find_or_create(database, new)
+        if found.state is not BatchState.REGISTERING:
+            seen.tell(batch=found.batch, new=False)
+            return found.batch, False
+        try:
+            _add_rows(database, manifest, found, chunk_pairs, on_progress)
+            manifest.check_unchanged()
+        except ManifestInvalid:
+            discard(database, found.batch)
+            raise
+        is_new = open_batch(database, found.batch)
+        seen.tell(batch=found.batch, new=is_new)
+        return found.batch, is_new
 
 
 def _add_rows(

@@ -1,9 +1,11 @@
 """Submitting a manifest: register it in the ledger, then ring for the first chunks."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 
 from audit.errors import BrokerRefused, BrokerUnavailable, LedgerUnavailable, UsageError
 from audit.message import Lane
@@ -19,7 +21,10 @@ from producer.enqueue import Bell, top_up
 from producer.handle import Handle
 from producer.registering import OnProgress, batch_key, register
 from producer.rows import ColumnNames
-from producer.sources import STDIN, Format, open_manifest
+from producer.sources import STDIN, Format, Manifest, open_manifest
+from telemetry.exporting import start_traces, started_by
+from telemetry.stages import stage
+from telemetry.traces import span, traceparent, within
 
 WINDOW_SLOTS = 4
 """How many slots the first messages are for; the workers' main processes top up within a second."""
@@ -54,6 +59,7 @@ def submit(
     if model is not None:
         settings = settings.model_copy(update={"model": model})
     model_directory(settings)
+    start_traces(console=sys.stderr)  # stdout is for answers
     new = NewBatch(
         key="",
         name=name or "",
@@ -65,13 +71,31 @@ def submit(
         image_root=_image_root(manifest, image_root),
     )
     _check_options(new)
+    opening = partial(
+        open_manifest, manifest, file_format=file_format, columns=columns, max_line_bytes=settings.max_line_bytes
+    )
+    with within(started_by()), span("submit") as seen:
+        handle = _submit(opening, new, settings, again=again, on_progress=on_progress)
+        seen.tell(batch=handle.batch, new=handle.new, pairs=handle.pairs, chunks=handle.chunks)
+        seen.tell(duplicates=handle.duplicates, failed=handle.failed)
+        return handle
+
+
+def _submit(
+    opening: Callable[[], AbstractContextManager[Manifest]],
+    new: NewBatch,
+    settings: Settings,
+    *,
+    again: bool,
+    on_progress: OnProgress | None,
+) -> Handle:
     bell = Bell(settings.broker_url)
     notes = _look_at_redis(bell)
-    limit, size = settings.max_line_bytes, settings.chunk_pairs
+    size = settings.chunk_pairs
     with _ledger(settings) as database:
-        with open_manifest(manifest, file_format=file_format, columns=columns, max_line_bytes=limit) as opened:
+        with opening() as opened:
             key = batch_key(opened, new, chunk_pairs=size, again=again)
-            new = replace(new, key=key, name=new.name or opened.name)
+            new = replace(new, key=key, name=new.name or opened.name, traceparent=traceparent())
             batch, is_new = register(database, opened, new, chunk_pairs=size, on_progress=on_progress)
             rows = opened.rows
         problem = _ring(database, bell, settings)
@@ -104,11 +128,14 @@ def _look_at_redis(bell: Bell) -> tuple[str, ...]:
 def _ring(database: Database, bell: Bell, settings: Settings) -> str | None:
     """Send the first messages; what cannot be sent is given back, and the reason is returned."""
     window = Window(chunks=settings.feed_chunks_per_slot * WINDOW_SLOTS, slots=WINDOW_SLOTS)
-    try:
-        top_up(database, bell, model=settings.model_name, window=window, resend_s=settings.resend_s)
-    except (LedgerUnavailable, BrokerUnavailable) as error:  # the batch is open already: a worker finds it
-        return error.detail
-    return None
+    with stage("queue", "ring", system="redis", operation="send") as seen:
+        try:
+            sent = top_up(database, bell, model=settings.model_name, window=window, resend_s=settings.resend_s)
+            seen.tell(messages=sent)
+        except (LedgerUnavailable, BrokerUnavailable) as error:  # the batch is open already: a worker finds it
+            seen.fail(error.code)
+            return error.detail
+        return None
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from audit.settings import Settings
 from audit.verdict import Scores
 from db.cache import remembered
 from db.engine import Database, open_database
-from db.lease import Claimant
+from db.lease import Claimant, Provenance
+from telemetry.exporting import flush, start_traces
 from telemetry.logs import configure_logs, logger
 from worker.board import Board, is_doubted
 from worker.deaths import EX_LOAD_FAILED
@@ -93,6 +94,7 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
         lease_s=settings.lease_s,
         max_deaths=settings.max_attempts,
     )
+    start_traces(_resource(claimant.provenance, slot))
     remember = _remembering(database) if settings.cache else _forgetting
     office = Office(
         database=database,
@@ -114,6 +116,18 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
     board.loaded(slot_number, revision=engine.card.revision, precision=engine.card.precision)
     board.proved(slot_number, os.getpid())
     return office
+
+
+def _resource(provenance: Provenance, slot: Slot) -> dict[str, str | int]:
+    """What every span of this process says of who made it."""
+    told: dict[str, str | int] = {"caption_audit.slot": slot.number, "service.instance.id": provenance.worker}
+    return told | {
+        "caption_audit.model": provenance.model,
+        "caption_audit.model_revision": provenance.model_revision,
+        "caption_audit.engine": provenance.engine,
+        "caption_audit.precision": provenance.precision,
+        "caption_audit.device": provenance.device,
+    }
 
 
 def _idle(board: Board, slot_number: int, engine: Engine) -> None:
@@ -164,6 +178,7 @@ def _refuse(board: Board, error: AuditError, why: str) -> NoReturn:
 
 def _leave(why: str, *, status: int = EX_LOAD_FAILED) -> NoReturn:
     log.error("worker process leaves", reason=why, pid=os.getpid())
+    flush()
     with suppress(OSError):  # a full disk: whoever stayed for that would serve tasks without a model
         sys.stderr.flush()
     os._exit(status)

@@ -10,6 +10,7 @@ from db.tables import ChunkState
 from telemetry.logs import logger
 from telemetry.metrics import count_outcomes, meters
 from telemetry.stages import stage
+from telemetry.traces import ids
 from worker.office import Office, patiently
 
 log = logger(__name__)
@@ -41,8 +42,13 @@ class InHand:
     def save(self) -> Recorded:
         """Record with patience, a shutdown notwithstanding. Raises TakenOver when fenced, Cancelled after a cancel."""
         office = self.office
-        with stage("ledger", "record", pairs=len(self.unsaved)):
-            recorded = patiently(lambda: record(office.database, self.held, self.unsaved), office, until_stopped=False)
+        found = ids()
+        trace_id = found[0] if found else None
+        with stage("ledger", "record", pairs=len(self.unsaved)) as seen:
+            recorded = patiently(
+                lambda: record(office.database, self.held, self.unsaved, trace_id=trace_id), office, until_stopped=False
+            )
+            seen.tell(recorded=recorded.value)
         if recorded is Recorded.FENCED:
             meters().fenced_writes.inc()
             raise TakenOver
@@ -55,19 +61,24 @@ class InHand:
 
     def renew(self) -> None:
         """Tell the ledger that it goes on. Raises TakenOver."""
-        if not patiently(lambda: renew(self.office.database, self.held), self.office):
+        with stage("ledger", "renew"):
+            renewed = patiently(lambda: renew(self.office.database, self.held), self.office)
+        if not renewed:
             self.save()  # raises: what is judged is kept if it is a cancel that took the lease
 
-    def mark(self, row: Row, stage: str) -> None:
+    def mark(self, row: Row, at: str) -> None:
         """Commit that this pair is at hand, alone. Raises TakenOver."""
-        if not patiently(lambda: mark(self.office.database, self.held, row=row, stage=stage), self.office):
+        with stage("ledger", "mark", pair=row, at=at):
+            marked = patiently(lambda: mark(self.office.database, self.held, row=row, stage=at), self.office)
+        if not marked:
             raise TakenOver
         self.office.marked()
 
     def give_back(self, *, charge: bool) -> None:
         """Let anybody claim the rest; with `charge` a death is counted, and the last one allowed parks the chunk."""
         office = self.office
-        state = patiently(lambda: release(office.database, self.held, charge=charge), office, until_stopped=False)
+        with stage("ledger", "release", charged=charge):
+            state = patiently(lambda: release(office.database, self.held, charge=charge), office, until_stopped=False)
         if state is ChunkState.PARKED:
             cure = "mend what the log names, then: caption-audit sweep --parked"
             log.error("chunk parked", cure=cure)

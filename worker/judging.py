@@ -101,8 +101,13 @@ def judge_pairs(
 
 def look(pair: Pair, *, desk: Desk, pictures: Pictures) -> Looked | Outcome:
     """Clean the texts, read and decode the picture; a failure when the pair cannot be judged."""
-    with about(pair=pair.row), stage("preprocess", pair=pair.row):
-        return _look(pair, desk=desk, pictures=pictures)
+    with about(pair=pair.row), stage("preprocess", pair=pair.row) as seen:
+        looked = _look(pair, desk=desk, pictures=pictures)
+        if isinstance(looked, Looked):
+            seen.tell(cached=looked.remembered is not None, flags=looked.flags)
+        elif isinstance(looked.result, Failure):
+            seen.fail(looked.result.code)
+        return looked
 
 
 def _look(pair: Pair, *, desk: Desk, pictures: Pictures) -> Looked | Outcome:
@@ -142,10 +147,12 @@ def settle(group: Sequence[Looked | Outcome], *, desk: Desk, progressed: Progres
     began = time.perf_counter()
     answers = ask([question for _, question in asked], desk=desk, progressed=progressed) if asked else []
     model_ms = (time.perf_counter() - began) * 1000 / max(1, len(asked))
-    with stage("postprocess", pairs=len(group)):
+    with stage("postprocess", pairs=len(group)) as seen:
         answered = zip((one for one, _ in asked), answers, strict=True)
         by_row = {one.pair.row: one.outcome(got.result, got.flags, model_ms=model_ms) for one, got in answered}
-        return [_outcome(one, by_row) for one in group]
+        outcomes = [_outcome(one, by_row) for one in group]
+        seen.tell(failed=sum(isinstance(outcome.result, Failure) for outcome in outcomes))
+        return outcomes
 
 
 def in_time(

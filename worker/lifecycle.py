@@ -20,6 +20,7 @@ from audit.message import BadMessage, ChunkMessage, decode
 from audit.settings import Settings
 from db.engine import open_database
 from db.schema import ensure_schema, patiently
+from telemetry.exporting import flush
 from telemetry.logs import configure_logs, last_words, logger
 from telemetry.metrics import exposition
 from worker.board import Board
@@ -143,6 +144,7 @@ class Lifecycle:
         """Pool process, when it leaves through Celery's own door; one that is killed or sick does not come here."""
         if self._workplace is not None and exitcode in EXPECTED:
             self._workplace.board.left(current_process().index, pid)
+            flush()
             leave_when_told(exitcode)
 
     def on_worker_ready(self, sender: Any, **_: object) -> None:

@@ -61,7 +61,11 @@ def _ask_together(questions: Sequence[Question], *, desk: Desk, progressed: Prog
         desk.micro_batch.did_not_fit(len(questions))
         log.warning("micro-batch halved", pairs=len(questions), now=desk.micro_batch.size, most=desk.micro_batch.most)
     if len(questions) == 1:
-        return [_alone(questions[0], problem, desk=desk)]
+        with stage("inference", "alone") as seen:
+            alone = _alone(questions[0], problem, desk=desk)
+            if isinstance(alone.result, Failure):
+                seen.fail(alone.result.code)
+        return [alone]
     half = len(questions) // 2
     left, right = questions[:half], questions[half:]
     return ask(left, desk=desk, progressed=progressed) + ask(right, desk=desk, progressed=progressed)

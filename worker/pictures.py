@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Protocol
 
 from audit.settings import Settings
+from telemetry.traces import span
 from worker.images.careful import CarefulDecoder
-from worker.images.decode import Decoded
+from worker.images.decode import Decoded, decode
+from worker.images.fetch import read_picture
 from worker.images.limits import ImageLimits
-from worker.images.load import load_picture
 
 
 class Pictures(Protocol):
@@ -21,7 +22,18 @@ class Pictures(Protocol):
 def quick_pictures(root: str, settings: Settings) -> AbstractContextManager[Pictures]:
     """Decodes here, in the calling thread; safe in several threads at once."""
     limits, folder = ImageLimits.from_settings(settings), Path(root)
-    return nullcontext(lambda reference: load_picture(reference, root=folder, limits=limits))
+    return nullcontext(lambda reference: _load(reference, folder, limits))
+
+
+def _load(reference: str, root: Path, limits: ImageLimits) -> Decoded:
+    """As worker.images.load.load_picture, which the careful process does, with a span for each step."""
+    with span("fetch") as seen:
+        data = read_picture(reference, root=root, limits=limits)
+        seen.tell(bytes=len(data))
+    with span("decode") as seen:
+        decoded = decode(data, limits=limits, name=reference)
+        seen.tell(width=decoded.width, height=decoded.height, format=decoded.format)
+    return decoded
 
 
 class CarefulPictures:
@@ -41,4 +53,7 @@ class CarefulPictures:
 
     def __call__(self, reference: str) -> Decoded:
         """As load_picture; raises BadImage `decoder_crashed` or `decoder_timeout` too."""
-        return self._decoder.decode(reference, root=self._root)
+        with span("decode", careful=True) as seen:
+            decoded = self._decoder.decode(reference, root=self._root)
+            seen.tell(width=decoded.width, height=decoded.height, format=decoded.format)
+        return decoded

@@ -13,10 +13,11 @@ from audit.message import ChunkMessage
 from db.claim import Refusal, claim
 from db.lease import Claim
 from db.record import Recorded
+from telemetry.exporting import flush
 from telemetry.logs import logger
 from telemetry.metrics import meters
 from telemetry.stages import about, stage
-from telemetry.traces import span
+from telemetry.traces import abandon, here, span
 from worker.careful_judging import judge_carefully
 from worker.deaths import EX_LET_GO
 from worker.in_hand import Cancelled, InHand, TakenOver
@@ -50,9 +51,11 @@ def judge_chunk(message: ChunkMessage, office: Office) -> Ending:
     office.begin()
     office.limit.install()
     office.progressed()
-    with about(batch=message.batch, chunk=message.chunk), span("chunk", batch=message.batch, chunk=message.chunk):
+    ids = {"batch": message.batch, "chunk": message.chunk}
+    with about(**ids), span("chunk", system="redis", operation="process", **ids) as seen:
         try:
             ending = _claim_and_judge(message, office)
+            seen.tell(ending=ending.value)
         except SoftTimeLimitExceeded:
             _leave("soft time limit")
         except Exception:
@@ -66,10 +69,12 @@ def judge_chunk(message: ChunkMessage, office: Office) -> Ending:
 
 def _claim_and_judge(message: ChunkMessage, office: Office) -> Ending:
     try:
-        with stage("ledger", "claim"):
+        with stage("ledger", "claim") as seen:
             held = patiently(lambda: claim(office.database, message, office.claimant), office, CLAIM_PATIENCE_S)
+            seen.tell(refusal=held.value if isinstance(held, Refusal) else None)
     except LedgerUnavailable as error:
         log.warning("chunk not claimed", reason=error.detail)
+        here().fail(error.code)
         return Ending.GIVEN_UP
     if isinstance(held, Refusal):
         log.log(_level(held), "chunk not claimable", reason=held.value)
@@ -81,6 +86,8 @@ def _claim_and_judge(message: ChunkMessage, office: Office) -> Ending:
 def _judge_claimed(held: Claim, office: Office) -> Ending:
     began = time.monotonic()
     log.debug("chunk claimed", careful=held.careful, pairs=len(held.pairs))
+    here().link(held.traceparent)
+    here().tell(attempt=held.attempt, careful=held.careful, pairs=len(held.pairs), queue_wait_s=held.waited_s)
     try:
         ending = _judge(InHand(held=held, office=office))
     except TakenOver as taken:
@@ -172,5 +179,7 @@ def _level(refusal: Refusal) -> int:
 
 def _leave(why: str, status: int = EX_SICK) -> NoReturn:
     log.error("worker process leaves", reason=why, pid=os.getpid())
+    abandon(why.partition(":")[0])
+    flush()
     logging.shutdown()
     os._exit(status)

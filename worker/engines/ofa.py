@@ -16,6 +16,7 @@ from PIL import Image
 
 from audit.errors import AuditError, BadCaption, EngineFault
 from audit.verdict import Label, Scores
+from telemetry.traces import here
 from worker.engines.base import DeviceMemory, EngineCard, Hardware, Question
 from worker.engines.model_files import ModelFiles, check_unchanged
 from worker.engines.ofa_device import bytes_of, check_room, fault_of, hardware_of, memory_of, release
@@ -154,6 +155,7 @@ class OfaEngine:
     def _ids(self, questions: Sequence[Question]) -> torch.Tensor:
         """(B, T) ids, padded on the right."""
         rows = [self._reader.read(question.caption, question.premise).ids for question in questions]
+        here().tell(tokens=sum(map(len, rows)))
         longest = max(map(len, rows))
         return torch.tensor([row + (PAD,) * (longest - len(row)) for row in rows]).to(self._device)
 

@@ -26,6 +26,7 @@ from worker.captions import show
 from worker.images import careful_wire as wire
 from worker.images.codes import DECODER_CRASHED, DECODER_TIMEOUT, IMAGE_CODES, IMAGE_FLAGS
 from worker.images.decode import Decoded
+from worker.images.header import KINDS
 from worker.images.limits import ImageLimits
 
 START_LIMIT_S = 15.0
@@ -35,7 +36,7 @@ BYTES_A_PIXEL = 32
 """libwebp holds two RGBA canvases, Pillow two more pictures: 4 x 4 bytes, doubled."""
 _BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from worker.images.careful_child import main; main(sys.argv[1:])"
 _PACKAGES = str(Path(__file__).resolve().parents[2])
-_SECRET_NAME = re.compile(r"PASSW|SECRET|TOKEN|_KEY|APIKEY|CREDENTIAL|_URL$|_DSN$|_URI$|^(AWS|PG)", re.I)
+_SECRET_NAME = re.compile(r"PASSW|SECRET|TOKEN|_KEY|APIKEY|CREDENTIAL|_URL$|_DSN$|_URI$|^(AWS|PG|OTEL)", re.I)
 _SECRET_VALUE = re.compile(r"://[^/\s]*@")
 
 
@@ -132,9 +133,11 @@ class CarefulDecoder:
             raise ValueError("an impossible size")
         if not IMAGE_FLAGS.issuperset(flags) or not re.fullmatch(r"[0-9a-f]{64}", str(answer["sha256"])):
             raise ValueError("unknown flags or an impossible hash")
+        kind = KINDS[KINDS.index(answer["format"])]
         pixels = wire.receive_bytes(channel, 3 * width * height, deadline)
         image = Image.frombytes("RGB", (width, height), bytes(pixels))
-        return Decoded(image=image, flags=flags, sha256=str(answer["sha256"]), width=width, height=height)
+        sha256 = str(answer["sha256"])
+        return Decoded(image=image, flags=flags, sha256=sha256, width=width, height=height, format=kind)
 
     def _ready_channel(self) -> socket.socket:
         if self._channel is not None and self._process is not None and self._process.poll() is None:

@@ -87,8 +87,8 @@ def _answer(request: dict[str, Any], load_picture: Any) -> tuple[dict[str, Any],
         return {"transient": error.code, "detail": error.detail}, b""
     except MemoryError:
         return {"code": IMAGE_TOO_LARGE, "detail": "decoding it takes more memory than the careful process has"}, b""
-    facts = {"flags": decoded.flags, "sha256": decoded.sha256, "width": decoded.width, "height": decoded.height}
-    return facts, pixels
+    size = {"width": decoded.width, "height": decoded.height}
+    return {"flags": decoded.flags, "sha256": decoded.sha256, "format": decoded.format, **size}, pixels
 
 
 if __name__ == "__main__":

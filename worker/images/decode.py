@@ -28,7 +28,7 @@ from worker.images.codes import ANIMATED, FORMAT_MISMATCH, IMAGE_EMPTY, IMAGE_TO
 from worker.images.formats import inspect
 from worker.images.formats.jpeg import with_filler
 from worker.images.formats.png import lacks_rows
-from worker.images.header import Header, truncated, unsupported
+from worker.images.header import Header, Kind, truncated, unsupported
 from worker.images.limits import ImageLimits, check_bytes, check_size
 from worker.images.names import contradicts
 from worker.images.pixels import to_rgb
@@ -45,13 +45,17 @@ _COMPLAINTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """An upright RGB picture without alpha; `width` and `height` are its own, `sha256` (hex) is of the file's bytes."""
+    """An upright RGB picture without alpha; `width` and `height` are its own, `sha256` (hex) is of the file's bytes.
+
+    `format` is what the content is, whatever the file's name says.
+    """
 
     image: Image.Image
     flags: tuple[str, ...]
     sha256: str
     width: int
     height: int
+    format: Kind
 
 
 def decode(data: bytes, *, limits: ImageLimits, name: str | None = None, sha256: str | None = None) -> Decoded:
@@ -74,7 +78,9 @@ def decode(data: bytes, *, limits: ImageLimits, name: str | None = None, sha256:
     if name is not None and contradicts(name, header.kind):
         flags.append(FORMAT_MISMATCH)
     digest = sha256 or hashlib.sha256(data).hexdigest()
-    return Decoded(image=image, flags=tuple(flags), sha256=digest, width=image.width, height=image.height)
+    return Decoded(
+        image=image, flags=tuple(flags), sha256=digest, width=image.width, height=image.height, format=header.kind
+    )
 
 
 def _pixels(header: Header, limits: ImageLimits) -> tuple[Image.Image, list[str]]:

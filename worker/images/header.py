@@ -1,12 +1,14 @@
 """What is known of a picture before its pixels are decoded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from audit.errors import BadImage
 from worker.images.codes import IMAGE_TOO_LARGE, IMAGE_TRUNCATED, IMAGE_UNSUPPORTED
 
 Kind = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP"]
+KINDS: Sequence[Kind] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,79 @@
+"""What OpenTelemetry says of its exporting, in few lines: a receiver that is away would fill the log with tries."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Self
+
+from telemetry.logs import logger
+
+log = logger(__name__)
+EVERY_S = 60.0
+MOST_CHARS = 200
+MOST_LINES = 5
+
+
+def one_line(text: str) -> str:
+    """Printable ASCII, and not too much of it: it may quote what a server answered."""
+    return ascii(" ".join(text.split()))[1:-1][:MOST_CHARS]
+
+
+class Heard(logging.Handler):
+    """Keeps what was said while exporting is set up."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.add(record.getMessage())
+
+    def add(self, text: str) -> None:
+        """Keep it, once."""
+        line = one_line(text)
+        if line not in self.lines and len(self.lines) < MOST_LINES:
+            self.lines.append(line)
+
+
+class Complaints(logging.Handler):
+    """The first complaint at once; then one line a minute with the last one, how many there were, and spans lost."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(logging.WARNING)
+        self._clock = clock
+        self._next_at = clock()
+        self._said = 0
+        self._lost = 0
+        self._ailing = False
+        self._counting = threading.Lock()
+
+    @classmethod
+    @cache
+    def of_this_process(cls) -> Self:
+        """The one that spans are counted by."""
+        return cls()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count it, and tell it if it is time."""
+        with self._counting:
+            self._said += 1
+            if self._clock() < self._next_at:
+                return
+            self._next_at = self._clock() + EVERY_S
+            said, self._said, self._ailing = self._said, 0, True
+        log.warning("traces not exported", reason=one_line(record.getMessage()), times=said, spans_lost=self._lost)
+
+    def exported(self, spans: int, *, taken: bool) -> None:
+        """Note what became of a batch."""
+        with self._counting:
+            if not taken:
+                self._lost += spans
+                return
+            if not self._ailing:
+                return
+            lost, self._ailing, self._said, self._lost = self._lost, False, 0, 0
+            self._next_at = self._clock()
+        log.info("traces exported again", spans_lost=lost)
