@@ -14,6 +14,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from audit.errors import UsageError
+from audit.healing_settings import HealingSettings
 from audit.telemetry_settings import TelemetrySettings
 from audit.urls import is_redis_url, with_password, with_proof
 
@@ -26,7 +27,7 @@ SOCKET_PATH_LIMIT = 100
 """Bytes in a Unix socket's path: the kernel's limit is 108 with the closing NUL, and Redis adds a suffix at start."""
 
 
-class Settings(TelemetrySettings):
+class Settings(HealingSettings, TelemetrySettings):
     """All that an operator can set. Names are AUDIT_ plus the field's name, but for DATABASE_URL and REDIS_URL."""
 
     model_config = SettingsConfigDict(env_prefix="AUDIT_", frozen=True, extra="ignore", populate_by_name=True)

@@ -15,6 +15,7 @@ from typing import Any
 from audit.holder import start_ticks
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None)  # opened before the fork: a child may not load libraries
 
 
@@ -91,6 +92,29 @@ def kill(session: int) -> None:
     """KILL whatever is left of a child's session; its leader has the session's number."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(session, signal.SIGKILL)
+
+
+def is_alive(session: int) -> bool:
+    """Whether any process of a child's session is left; one that nobody has waited for counts."""
+    try:
+        os.killpg(session, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def adopt_orphans() -> None:
+    """From now on processes whose parent dies become this one's children, not those of the system's first process."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap_orphans(*, but: int) -> None:
+    """Wait for whatever has ended, but for this child: somebody else wants to hear how that one ended."""
+    with suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid == but:
+                return
+            os.waitpid(ended.si_pid, os.WNOHANG)
 
 
 def clear_leftovers(children: Sequence[Child], *, patience_s: float = 5.0) -> list[Child]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from audit.settings import Settings, read_settings
 from ops.hints import command as typed_command
 from ops.hints import home_prefix, relative, typed
-from ops.local import POLL_S, LocalSystem, Stopping, local_system
+from ops.local import LocalSystem, Stopping, local_system
 from ops.show import add_row, console, counts_line
+from ops.tending import POLL_S
 from ops.text import duration
 from ops.watching import follow
 

@@ -52,6 +52,8 @@ class WorkerSeen:
     silent_s: float  # since it last wrote
     stopped: bool  # SIGSTOP, or a debugger
     waits: str | None  # for what: a ledger or a Redis that is away; it makes nobody unhealthy
+    finished: int = 0  # chunks, and pairs judged alone, since it started
+    busy: int = 0  # slots with a chunk in hand
 
     def wrong(self, probe: Probe, stale_s: float) -> str | None:
         """Why the answer is no; None when it is yes. One ready slot is enough: others may be reloading just now."""
@@ -142,6 +144,8 @@ def workers_seen(home: Path, *, now: float) -> Iterator[WorkerSeen]:
                 silent_s=round(max(0.0, now - wrote_at), 1),
                 stopped=process.status() == psutil.STATUS_STOPPED,
                 waits=told.get("waits"),
+                finished=int(told.get("finished", 0)),
+                busy=int(told.get("busy", 0)),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, psutil.Error):
             continue  # gone between two looks, or no file of ours

@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import ClassVar
 
-from audit.errors import AuditError
 from audit.settings import Settings
 from audit.urls import redact
 from ops.children import child_of, clear_leftovers
@@ -17,26 +15,9 @@ from ops.flower_process import FlowerBeside
 from ops.hints import typed
 from ops.home_lock import HomeLock, only_one
 from ops.local_redis import LocalRedis
+from ops.tending import POLL_S, TendedWorker
 from ops.text import duration
 from ops.worker_process import WorkerProcess
-
-POLL_S = 0.1
-FINAL_STATUSES = frozenset({2, 69})
-"""Exit statuses of a worker that trying again cannot cure: wrong settings, or a model that cannot be loaded."""
-FIRST_WAIT_S = 1.0
-LONGEST_WAIT_S = 30.0
-STEADY_S = 60.0
-"""A worker that lived so long died of something new: the waiting starts anew."""
-
-
-class WorkerLeft(AuditError):
-    """The worker ended, and starting it again would not help."""
-
-    exit_status: ClassVar[int] = 1
-
-    def __init__(self, status: int, reason: str | None) -> None:
-        super().__init__("worker_left", f"the worker left with status {status}: {reason or 'see its log'}")
-        self.exit_status = status if status > 0 else 1  # type: ignore[misc]  # of this one error, not of the class
 
 
 class Stopping:
@@ -58,10 +39,13 @@ class LocalSystem:
         self.redis = None if settings.redis_url else LocalRedis(settings)
         self._lock = lock
         self._show = show
-        self.worker: WorkerProcess | None = None
+        self._tended = TendedWorker(settings, start=self._start_worker, show=show)
         self.flower = FlowerBeside(settings, started=self._remember_flower, show=show) if flower else None
-        self._wait_s = FIRST_WAIT_S
-        self._start_at: float | None = None
+
+    @property
+    def worker(self) -> WorkerProcess | None:
+        """The one that runs; None while a dead one is not replaced yet."""
+        return self._tended.worker
 
     def start(self) -> None:
         """Clear what a killed predecessor left, then start Redis, the schema and the worker.
@@ -73,65 +57,38 @@ class LocalSystem:
         if self.redis is not None:
             self._lock.add(child_of("redis", self.redis.start()))
         _ensure_ledger(self.settings)
-        self._start_worker()
+        self._tended.start()
         if self.flower is not None:
             self.flower.start()
 
     def tend(self) -> bool:
-        """Look after the worker, often: restart it when it died. Returns whether it is ready to judge.
+        """Look after all of them, often. Returns whether the worker is ready to judge.
 
-        Raises WorkerLeft when another start would not help, Unavailable when Redis died and does not come back.
+        Raises WorkerLeft and Unavailable when another start of the worker would not help, Unavailable when Redis died
+        and does not come back.
         """
         if self.redis is not None and self.redis.died():
             self._show("Redis ended unexpectedly; starting it again with what its file holds")
             self._lock.add(child_of("redis", self.redis.start()))
         if self.flower is not None:
             self.flower.tend()
-        if self.worker is None:
-            if self._start_at is not None and time.monotonic() >= self._start_at:
-                self._start_worker()
-            return False
-        status = self.worker.left()
-        self._show_news()
-        if status is None:
-            return self.worker.is_ready()
-        if status in FINAL_STATUSES:
-            raise WorkerLeft(status, self.worker.reason)
-        if time.monotonic() - self.worker.started_at > STEADY_S:
-            self._wait_s = FIRST_WAIT_S
-        why = f": {self.worker.reason}" if self.worker.reason else ""
-        what = f"signal {-status}" if status < 0 else f"status {status}"
-        self._show(f"the worker ended with {what}{why}; starting it again in {duration(self._wait_s)}")
-        self.worker.end()  # its pool processes
-        self.worker, self._start_at = None, time.monotonic() + self._wait_s
-        self._wait_s = min(self._wait_s * 2, LONGEST_WAIT_S)
-        return False
+        return self._tended.tend()
 
     def stop(self, at_once: Callable[[], bool]) -> None:
         """Stop the worker, then Redis: what is judged is kept, the rest given back, unless `at_once` comes true."""
-        if self.worker is not None:
-            self.worker.ask_to_stop()
-            deadline = time.monotonic() + self.settings.shutdown_grace_s
-            while self.worker.left() is None and time.monotonic() < deadline and not at_once():
-                self._show_news()
-                time.sleep(POLL_S)
-            self.worker.end()
-            self._show_news()
+        self._tended.stop(patience_s=self.settings.shutdown_grace_s, at_once=at_once)
         if self.flower is not None:
             self.flower.stop()
         if self.redis is not None:
             self.redis.stop()
 
-    def _show_news(self) -> None:
-        while self.worker is not None and self.worker.news:
-            self._show(self.worker.news.popleft())
-
     def _remember_flower(self, process: "subprocess.Popen[bytes]") -> None:
         self._lock.add(child_of("flower", process))
 
-    def _start_worker(self) -> None:
-        self.worker, self._start_at = WorkerProcess(self.settings), None
-        self._lock.add(child_of("worker", self.worker.process))
+    def _start_worker(self) -> WorkerProcess:
+        worker = WorkerProcess(self.settings)
+        self._lock.add(child_of("worker", worker.process))
+        return worker
 
 
 @contextmanager

@@ -9,16 +9,41 @@ from ops.arguments import examples
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog=examples("caption-audit worker", "AUDIT_DEVICES=0,1 caption-audit worker"))(worker)
+    app.command(
+        epilog=examples(
+            "caption-audit worker",
+            "AUDIT_DEVICES=0,1 caption-audit worker",
+            "caption-audit worker --guard",
+        )
+    )(worker)
     app.command(epilog=examples("caption-audit up", "AUDIT_HOME=/data/audit AUDIT_MODEL=/models/ofa caption-audit up"))(
         up
     )
     app.command(epilog=examples("caption-audit demo"))(demo)
 
 
-def worker() -> int:
-    """Run one worker in this process: it judges what is submitted for AUDIT_MODEL, until TERM or Ctrl-C."""
+def worker(
+    guard: Annotated[
+        bool,
+        typer.Option(
+            "--guard",
+            help="Watch it, and start it again when it dies, hangs or cannot judge; for where neither systemd nor a"
+            " container's manager does.",
+        ),
+    ] = False,
+) -> int:
+    """Run one worker in this process: it judges what is submitted for AUDIT_MODEL, until TERM or Ctrl-C.
+
+    With --guard in a child process. Exit status 69 after AUDIT_GUARD_TRIES restarts without progress; 2 and 69 of the
+    worker itself are passed on at once. Several may run for one AUDIT_HOME, each with a worker of its own. Restarts are
+    written to AUDIT_HOME/logs/restarts.jsonl.
+    """
     from audit.settings import read_settings
+
+    if guard:
+        from ops.guard import run_guard
+
+        return run_guard(read_settings())
     from worker.app import run_worker
 
     return run_worker(read_settings())

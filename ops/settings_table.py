@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from audit.healing_settings import HealingSettings
 from audit.settings import Settings
 from audit.telemetry_settings import TelemetrySettings
 
@@ -17,7 +18,7 @@ BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
 def table() -> str:
     """Markdown: one line a setting, in the order of the code."""
     lines = ["| variable | default | meaning |", "|---|---|---|"]
-    inherited = TelemetrySettings.model_fields
+    inherited = {**HealingSettings.model_fields, **TelemetrySettings.model_fields}
     for name, field in sorted(Settings.model_fields.items(), key=lambda entry: entry[0] in inherited):
         variable = name.upper() if name in ("database_url", "redis_url") else f"AUDIT_{name.upper()}"
         lines.append(f"| `{variable}` | {_default(field.default)} | {_cell(field.description or '')} |")

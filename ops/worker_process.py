@@ -25,12 +25,26 @@ LAST_WORDS = "caption-audit: "
 
 
 class LoggedProcess:
-    """One run of `caption-audit COMMAND`. `news` are lines that a person should see, oldest first."""
+    """One run of `caption-audit COMMAND`. `news` are lines that a person should see, oldest first.
 
-    def __init__(self, settings: Settings, command: str, *, shown: Callable[[str], str | None]) -> None:
+    Its lines go to its log under AUDIT_HOME, or to `write`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        command: str,
+        *,
+        shown: Callable[[str], str | None],
+        grace_s: float | None = None,
+        write: Callable[[str], None] | None = None,
+    ) -> None:
         self._settings = settings
-        self._log = settings.home / "logs" / f"{command}.log"
+        self._write = write or _writer(open_log(settings.home / "logs" / f"{command}.log"))
         self._shown = shown
+        self._last_line: str | None = None
+        self._last_shown: str | None = None
+        grace_s = stop_grace_s(settings) if grace_s is None else grace_s
         self.news: deque[str] = deque(maxlen=1000)
         self.reason: str | None = None
         self.started_at = time.monotonic()  # somebody may set the clock
@@ -40,9 +54,7 @@ class LoggedProcess:
         self.process = children.start(
             children.python_command("ops.cli", command),
             output=writing,
-            environ=children.python_environment(
-                {"AUDIT_HOME": str(settings.home), "AUDIT_STOP_GRACE_S": str(stop_grace_s(settings))}
-            ),
+            environ=children.python_environment({"AUDIT_HOME": str(settings.home), "AUDIT_STOP_GRACE_S": str(grace_s)}),
             keep=(reading,),
         )
         os.close(writing)
@@ -61,10 +73,25 @@ class LoggedProcess:
             self._reader.join(timeout=2.0)
         return status
 
-    def ask_to_stop(self) -> None:
+    @property
+    def said(self) -> str | None:
+        """Its last words; or the last line that matters, or the last one of all."""
+        return self.reason or self._last_shown or self._last_line
+
+    def ask_to_stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """TERM: it finishes or gives back what it holds."""
         with suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(number)
+
+    def begin_end(self) -> None:
+        """TERM to all its processes, and CONT: a main process that is stopped tells its children nothing."""
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    def is_gone(self) -> bool:
+        """Whether none of its processes is left."""
+        return self.left() is not None and not children.is_alive(self.pid)
 
     def end(self) -> None:
         """KILL, with all its pool processes."""
@@ -72,24 +99,27 @@ class LoggedProcess:
         self.process.wait()
 
     def _read(self, descriptor: int) -> None:
-        log = open_log(self._log)
         with open(descriptor, "rb") as stream:
             for raw in stream:
                 line = raw.decode(errors="replace").rstrip("\n")
-                log.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
+                self._write(line)
+                self._last_line = one_line(line, limit=300) or self._last_line
                 if line.startswith(LAST_WORDS):
                     self.reason = one_line(line.removeprefix(LAST_WORDS))
                 shown = self._shown(line)
                 if shown:
                     # Not printed here: a terminal that was stopped with Ctrl-S must not stop the worker.
                     self.news.append(shown)
+                    self._last_shown = shown
 
 
 class WorkerProcess(LoggedProcess):
-    """One run of `caption-audit worker`."""
+    """One run of `caption-audit worker`, which has `grace_s` to stop."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, "worker", shown=human)
+    def __init__(
+        self, settings: Settings, *, grace_s: float | None = None, write: Callable[[str], None] | None = None
+    ) -> None:
+        super().__init__(settings, "worker", shown=human, grace_s=grace_s, write=write)
         # Of an earlier process with this number; the new one does not write for a while yet.
         with suppress(OSError):
             self._ready_file().unlink()
@@ -128,6 +158,10 @@ def human(line: str) -> str | None:
         return None
     fields = " ".join(f"{name}={value}" for name, value in event.items() if name not in HIDDEN_FIELDS)
     return one_line(f"{time.strftime('%H:%M:%S')} {event.get('event')} {fields}".rstrip(), limit=300)
+
+
+def _writer(log: logging.Logger) -> Callable[[str], None]:
+    return lambda line: log.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
 
 
 class _QuietHandler(logging.handlers.RotatingFileHandler):

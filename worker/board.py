@@ -4,17 +4,14 @@ It is made before the first fork, so every process of the pool has it, replaceme
 time and is read at leisure: no locks.
 """
 
-import ctypes
 import mmap
 import time
 from collections.abc import Iterable
+from ctypes import sizeof
 from dataclasses import dataclass
 
 from audit.holder import start_ticks
-
-MOST_SLOTS = 256
-REASON_BYTES = 600
-NAME_BYTES = 80
+from worker.board_page import NAME_BYTES, REASON_BYTES, Page
 
 DOUBTED_AFTER = 2
 OUT_AFTER = 8
@@ -28,66 +25,6 @@ def is_doubted(deaths: int) -> bool:
 def is_out(deaths: int) -> bool:
     """Whether after so many deaths in a row nobody is to work at a slot any more."""
     return deaths >= OUT_AFTER
-
-
-class _SlotState(ctypes.Structure):
-    _fields_ = (
-        ("pid", ctypes.c_int64),
-        ("ready", ctypes.c_int64),  # pid that judged the canary
-        ("failed_loads", ctypes.c_int64),  # in a row
-        ("processes", ctypes.c_int64),  # that have had this slot so far
-        ("ticks", ctypes.c_int64),  # start time of `pid`, in clock ticks since boot
-        ("working_since", ctypes.c_double),  # 0 between chunks; else when progress was last made
-        ("hand_first", ctypes.c_int64),  # rows that a full-speed run has begun and not judged; -1 for none
-        ("hand_last", ctypes.c_int64),
-        ("asked_batch", ctypes.c_int64),  # the chunk that the main process wants back; 0 for none
-        ("asked_chunk", ctypes.c_int64),
-        ("deaths_in_a_row", ctypes.c_int64),  # that no pair explains, with no chunk finished between: worker/sick.py
-        ("explained", ctypes.c_int64),  # a pair's marker stands: should this process die, the pair did it
-        # What follows is for people: the main process tells it to the ledger, and nothing is decided by it.
-        ("batch", ctypes.c_int64),  # in hand; 0 for none
-        ("chunk", ctypes.c_int64),
-        ("chunk_since", ctypes.c_double),
-        ("proved_at", ctypes.c_double),  # of the canary's last answer, by any process of the slot
-        ("left_pid", ctypes.c_int64),  # of a process that left as it should: its successor follows no death
-        ("deaths", ctypes.c_int64),
-        ("recycled", ctypes.c_int64),
-        ("device_bytes", ctypes.c_int64),
-        ("revision", ctypes.c_char * NAME_BYTES),
-        ("precision", ctypes.c_char * NAME_BYTES),
-    )
-    pid: int
-    ready: int
-    failed_loads: int
-    processes: int
-    ticks: int
-    working_since: float
-    hand_first: int
-    hand_last: int
-    asked_batch: int
-    asked_chunk: int
-    deaths_in_a_row: int
-    explained: int
-    batch: int
-    chunk: int
-    chunk_since: float
-    proved_at: float
-    left_pid: int
-    deaths: int
-    recycled: int
-    device_bytes: int
-    revision: bytes
-    precision: bytes
-
-
-class _Page(ctypes.Structure):
-    _fields_ = (
-        ("draining", ctypes.c_int64),
-        ("leave_now", ctypes.c_int64),
-        ("exit_status", ctypes.c_int64),
-        ("reason", ctypes.c_char * REASON_BYTES),
-        ("slots", _SlotState * MOST_SLOTS),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +51,8 @@ class Board:
     """What main process and children tell each other."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, ctypes.sizeof(_Page))  # anonymous and shared: inherited through fork
-        self._page = _Page.from_buffer(self._memory)
+        self._memory = mmap.mmap(-1, sizeof(Page))  # anonymous and shared: inherited through fork
+        self._page = Page.from_buffer(self._memory)
 
     @property
     def draining(self) -> bool:
@@ -155,7 +92,9 @@ class Board:
 
     def healthy(self, slot: int) -> None:
         """Child: it has finished a chunk, or judged a pair alone."""
-        self._page.slots[slot].deaths_in_a_row = 0
+        state = self._page.slots[slot]
+        state.deaths_in_a_row = 0
+        state.finished += 1
 
     def marked(self, slot: int) -> None:
         """Child: a pair's marker is committed, so its death from now on is the pair's.
@@ -252,6 +191,14 @@ class Board:
             revision=bytes(state.revision).decode(errors="replace"),
             precision=bytes(state.precision).decode(errors="replace"),
         )
+
+    def finished(self, slots: int) -> int:
+        """How often any of the slots has finished a chunk, or judged a pair alone, since the worker started."""
+        return sum(int(self._page.slots[slot].finished) for slot in range(slots))
+
+    def busy(self, slots: int) -> int:
+        """How many slots have a chunk in hand."""
+        return sum(bool(self._page.slots[slot].working_since) for slot in range(slots))
 
     def nobody_works(self, slots: int) -> bool:
         """Whether a process waits for work, and none has a chunk in hand; while all of them load, nobody waits."""

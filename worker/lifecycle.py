@@ -269,8 +269,16 @@ class Lifecycle:
         """What `caption-audit up` and health checks read: which slots have proved their model."""
         workplace, slots = self._require(), len(self._require().slots)
         waits = (self._housekeeper and self._housekeeper.waits) or (self._telling and self._telling.trouble) or None
-        ready, pages = workplace.board.ready_pids(slots), self._serving.url if self._serving else None
-        self._ready.write(slots=slots, ready=ready, model=workplace.model.name, waits=waits, pages=pages)
+        board = workplace.board
+        self._ready.write(
+            slots=slots,
+            ready=board.ready_pids(slots),
+            model=workplace.model.name,
+            waits=waits,
+            pages=self._serving.url if self._serving else None,
+            finished=board.finished(slots),
+            busy=board.busy(slots),
+        )
 
     def _require(self) -> Workplace:
         if self._workplace is None:

@@ -19,10 +19,22 @@ class ReadyFile:
         self._complained: str | None = None
 
     def write(
-        self, *, slots: int, ready: Mapping[int, int], model: str, waits: str | None, pages: str | None = None
+        self,
+        *,
+        slots: int,
+        ready: Mapping[int, int],
+        model: str,
+        waits: str | None,
+        pages: str | None = None,
+        finished: int,
+        busy: int,
     ) -> None:
-        """Tell which slots have proved their model, by pid, what the worker waits for, and where its pages are."""
+        """Tell which slots have proved their model, by pid, what the worker waits for, and where its pages are.
+
+        `finished` only grows, with each chunk; `busy` slots have one in hand.
+        """
         told = {"pid": os.getpid(), "slots": slots, "ready": ready, "model": model, "waits": waits, "pages": pages}
+        told |= {"finished": finished, "busy": busy}
         path, text = self._path(), json.dumps(told)
         fresh = path.with_suffix(".new")
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from audit.errors import UsageError
 from audit.settings import Settings
-from worker.board import MOST_SLOTS
+from worker.board_page import MOST_SLOTS
 from worker.cores import cores_allowed
 
 NVIDIA_DEVICES = Path("/proc/driver/nvidia/gpus")

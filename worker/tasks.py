@@ -111,6 +111,7 @@ def _judge(chunk: InHand) -> Ending:
         else:
             _judge_at_full_speed(chunk)
         if chunk.save() is Recorded.DONE:
+            office.healthy()
             return Ending.DONE
         chunk.give_back(charge=not (office.stopping() or held.left_out))
     except SoftTimeLimitExceeded:

@@ -41,13 +41,14 @@ class Worker:
         environment: Mapping[str, str] | None = None,
         before: Sequence[str] = (),
         code: Path = ROOT,
+        arguments: Sequence[str] = ("worker",),
     ) -> None:
         self.settings = settings
         self.log = log
         environ = {**os.environ, **variables(settings), **(environment or {})}
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*before, sys.executable, "-m", "ops.cli", "worker"],
+                [*before, sys.executable, "-m", "ops.cli", *arguments],
                 cwd=code,
                 env=environ,
                 stdout=output,

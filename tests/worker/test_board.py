@@ -1,6 +1,7 @@
 """What a child says before it leaves must arrive, whatever is in it."""
 
-from worker.board import REASON_BYTES, Board
+from worker.board import Board
+from worker.board_page import REASON_BYTES
 
 
 def test_a_reason_that_names_a_file_in_no_encoding_is_told() -> None:

@@ -13,7 +13,8 @@ from worker.ready_file import ReadyFile
 
 
 def write(file: ReadyFile, *, ready: dict[int, int], waits: str | None = None) -> None:
-    file.write(slots=2, ready=ready, model="demo", waits=waits, pages="http://127.0.0.1:9464")
+    pages = "http://127.0.0.1:9464"
+    file.write(slots=2, ready=ready, model="demo", waits=waits, pages=pages, finished=7, busy=1)
 
 
 def told(home: Path) -> Any:
@@ -35,6 +36,8 @@ def test_it_says_who_is_ready_and_what_the_worker_waits_for(tmp_path: Path) -> N
         "model": "demo",
         "waits": "Redis does not answer",
         "pages": "http://127.0.0.1:9464",
+        "finished": 7,
+        "busy": 1,
     }
     write(file, ready={1: 12})
     assert (told(tmp_path)["ready"], told(tmp_path)["waits"]) == ({"1": 12}, None)
