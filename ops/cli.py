@@ -30,6 +30,7 @@ from ops import (
     verifying,
 )
 from ops.arguments import examples
+from ops.doctor import command as doctor
 from ops.text import one_line
 
 app = typer.Typer(
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for part in (
-    *(submitting, asking, doing, retrying, reporting, queueing, health, baseline, forecast, serving),
+    *(submitting, asking, doing, retrying, reporting, queueing, health, doctor, baseline, forecast, serving),
     *(modeling, verifying, migrating),
 ):
     part.register(app)

@@ -23,12 +23,12 @@ REVISION = re.compile(r"[0-9a-f]{12}")
 
 def verify_and_tell(settings: Settings, *, write: bool, as_json: bool) -> int:
     """Say whether the model is whole; returns the exit status. Raises ModelRefused when there is no such model."""
-    directory = _found(settings)
+    directory = directory_of(settings)
     try:
         if write:
             write_checksums(directory)
         files = inspect_model(directory, name=settings.model_name)
-        _check_promises(files)
+        check_promises(files)
     except ModelRefused as error:
         return _refused(settings, directory, error, as_json=as_json, what="is not whole")
     told = {"model": files.name, "directory": str(directory), "revision": files.revision, "files": len(files.sha256)}
@@ -39,7 +39,7 @@ def verify_and_tell(settings: Settings, *, write: bool, as_json: bool) -> int:
     return 0
 
 
-def _found(settings: Settings) -> Path:
+def directory_of(settings: Settings) -> Path:
     """The model's directory, also when it is a fetched one that lacks files: that is what verify is there to say."""
     try:
         return model_directory(settings)
@@ -51,8 +51,8 @@ def _found(settings: Settings) -> Path:
         raise
 
 
-def _check_promises(files: ModelFiles) -> None:
-    """What a fetched folder says of itself beyond its files: there are checksums, and its name is its revision."""
+def check_promises(files: ModelFiles) -> None:
+    """Raise ModelRefused unless there are checksums, and the name of a fetched folder is its revision."""
     if not (files.directory / CHECKSUMS).exists():
         cure = "where the folder is known to be good, `caption-audit model verify DIR --write-checksums` makes it"
         raise ModelRefused("model_checksum", f"{files.directory}: no {CHECKSUMS} to compare with; {cure}")

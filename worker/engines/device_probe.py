@@ -8,10 +8,13 @@ import json
 
 
 def look() -> dict[str, str]:
-    """Return `problem` (`no_cuda`, `no_device`, `no_driver` or empty), `torch` and `detail`: one line, or the name."""
+    """Return `problem` (`no_cuda`, `no_device`, `no_driver` or empty), `torch` and `detail`: one line, or the name.
+
+    `cuda` is the version of CUDA that torch was built for, empty for a build without it.
+    """
     import torch
 
-    told = {"torch": torch.__version__, "problem": "", "detail": ""}
+    told = {"torch": torch.__version__, "cuda": torch.version.cuda or "", "problem": "", "detail": ""}
     if torch.version.cuda is None and torch.version.hip is None:
         return told | {"problem": "no_cuda"}
     try:

@@ -1,0 +1,43 @@
+"""Which looks there are."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+
+from audit.settings import Settings
+from ops.doctor import devices, environment, memory, model, python, torch
+from ops.doctor.lines import Line, Probe, Topic
+
+LOADING = 6
+"""Importing torch takes a second or two on a warm disk, and half a minute on a cold one."""
+
+
+def probes(environ: Mapping[str, str], *, limit_s: float) -> Iterator[Probe]:
+    """Every look at this environment, in the order in which it is shown."""
+    settings, _ = environment.readable_settings(environ)
+    yield _probe(Topic.ENVIRONMENT, "settings", limit_s, environment.settings_line, environ)
+    yield _probe(Topic.ENVIRONMENT, "AUDIT_*", limit_s, environment.unknown_lines, environ)
+    yield _probe(Topic.ENVIRONMENT, "CELERY_*", limit_s, environment.celery_lines, environ)
+    yield _probe(Topic.PYTHON, "python", limit_s, python.version_line)
+    yield _probe(Topic.PYTHON, "pins", limit_s, python.pin_lines)
+    yield _probe(Topic.PYTHON, "packages", limit_s, python.name_lines)
+    if settings is not None:
+        yield from _of_torch(settings, environ, limit_s)
+
+
+def _of_torch(settings: Settings, environ: Mapping[str, str], limit_s: float) -> Iterator[Probe]:
+    loading_s = limit_s * LOADING
+    inside_s = loading_s * 0.9  # so that a process that hangs is ended, and says which it was
+    wanted = devices.cuda_devices(settings, environ)
+    yield _probe(Topic.TORCH, "torch", loading_s, torch.torch_lines, environ, wanted, limit_s=inside_s)
+    yield _probe(Topic.DEVICES, "slots", loading_s, devices.device_lines, settings, environ, limit_s=inside_s)
+    yield _probe(Topic.DEVICES, "memory", limit_s, memory.memory_lines, settings, environ, now=time.time())
+    yield _probe(Topic.MODEL, "folder", limit_s, model.folder_lines, settings)
+    yield _probe(Topic.MODEL, "files", limit_s + model.reading_s(settings), model.checksum_lines, settings)
+    yield _probe(Topic.MODEL, "state_dict", loading_s, model.shape_lines, settings, environ, limit_s=inside_s)
+
+
+def _probe(
+    topic: Topic, name: str, within_s: float, look: Callable[..., Iterable[Line]], *values: object, **named: object
+) -> Probe:
+    return Probe(topic=topic, name=name, look=partial(look, *values, **named), limit_s=within_s)
