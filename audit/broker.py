@@ -3,13 +3,23 @@
 Nothing of it costs a verdict, since the ledger sends again what Redis lost; it costs time, and people's trust.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from audit.errors import BrokerRefused, BrokerUnavailable
 
 OLDEST_VERSION = 6
 """Redis 6.0 brought what redis-py and this project's tests rely on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weakness:
+    """One thing about a Redis that an operator should change. `name`: eviction, persistence, role or version."""
+
+    name: str
+    means: str
+    cure: str
 
 
 class Client(Protocol):
@@ -30,7 +40,41 @@ def weaknesses(client: Client) -> list[str]:
         info = client.info()
     except redis.exceptions.NoPermissionError:
         return []
-    return list(_weaknesses(info))
+    return [f"{weakness.means}: {weakness.cure}" for weakness in weaknesses_in(info)]
+
+
+def weaknesses_in(info: Mapping[str, Any]) -> Iterator[Weakness]:
+    """The same, of the answer to INFO."""
+    policy = str(info.get("maxmemory_policy", ""))
+    # volatile-* policies evict keys that expire; queues never do.
+    if policy.startswith("allkeys-"):
+        yield Weakness(
+            name="eviction",
+            means=f"a full Redis would drop messages silently (maxmemory-policy {policy}); the ledger sends them again,"
+            " late",
+            cure="set maxmemory-policy noeviction",
+        )
+    if info.get("aof_enabled") == 0:
+        yield Weakness(
+            name="persistence",
+            means="Redis keeps no append-only file, so a restart forgets its messages; the ledger sends them again,"
+            " late",
+            cure="set appendonly yes",
+        )
+    elif info.get("aof_last_write_status", "ok") != "ok":
+        yield Weakness(
+            name="persistence",
+            means="Redis cannot write its append-only file",
+            cure="look at its disk and its log",
+        )
+    if info.get("role", "master") != "master":
+        yield Weakness(
+            name="role", means="REDIS_URL leads to a replica, which takes no messages", cure="name the primary"
+        )
+    version = str(info.get("redis_version", ""))
+    major = version.partition(".")[0]
+    if major.isdigit() and int(major) < OLDEST_VERSION:
+        yield Weakness(name="version", means=f"Redis {version} is older than {OLDEST_VERSION}.0", cure="upgrade it")
 
 
 def broker_error(error: BaseException) -> BrokerUnavailable:
@@ -52,28 +96,3 @@ def _refusal(reason: str) -> str:
     if "without any password" in reason:
         return "a password is given, and this Redis has none: set `requirepass` in its configuration"
     return "Redis refuses the password, or the user: mend REDIS_URL or AUDIT_REDIS_PASSWORD"
-
-
-def _weaknesses(info: Mapping[str, Any]) -> list[str]:
-    found: list[str] = []
-    policy = str(info.get("maxmemory_policy", ""))
-    # volatile-* policies evict keys that expire; queues never do.
-    if policy.startswith("allkeys-"):
-        found.append(
-            f"a full Redis would drop messages silently (maxmemory-policy {policy}); the ledger sends them again, late:"
-            " set maxmemory-policy noeviction"
-        )
-    if info.get("aof_enabled") == 0:
-        found.append(
-            "Redis keeps no append-only file, so a restart forgets its messages; the ledger sends them again, late:"
-            " set appendonly yes"
-        )
-    elif info.get("aof_last_write_status", "ok") != "ok":
-        found.append("Redis cannot write its append-only file: look at its disk and its log")
-    if info.get("role", "master") != "master":
-        found.append("REDIS_URL leads to a replica, which takes no messages: name the primary")
-    version = str(info.get("redis_version", ""))
-    major = version.partition(".")[0]
-    if major.isdigit() and int(major) < OLDEST_VERSION:
-        found.append(f"Redis {version} is older than {OLDEST_VERSION}.0: upgrade it")
-    return found

@@ -23,6 +23,7 @@ Count = Annotated[int, Field(ge=1)]
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo" / "model"
 OWN_NAMES = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
 """Fields whose variable has no AUDIT_ before it."""
+BROKER_OVERRIDES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 SOCKET_PATH_LIMIT = 100
 """Bytes in a Unix socket's path: the kernel's limit is 108 with the closing NUL, and Redis adds a suffix at start."""
 
@@ -261,9 +262,10 @@ def _parse(environment: Mapping[str, str]) -> Settings:
 
 
 def _refuse_celery_overrides(environment: Mapping[str, str], settings: Settings) -> None:
-    # Celery reads these two by itself and lets them win over the code's configuration, silently.
-    broker = environment.get("CELERY_BROKER_URL")
-    if broker is not None and broker != settings.broker_url:
-        raise UsageError("bad_setting", "CELERY_BROKER_URL disagrees with REDIS_URL and would win: unset it")
+    # Celery reads these by itself and lets them win over the code's configuration, silently.
+    for name in BROKER_OVERRIDES:
+        broker = environment.get(name)
+        if broker is not None and broker != settings.broker_url:
+            raise UsageError("bad_setting", f"{name} disagrees with REDIS_URL and would win: unset it")
     if environment.get("CELERY_RESULT_BACKEND"):
         raise UsageError("bad_setting", "CELERY_RESULT_BACKEND is set, but verdicts live in the ledger: unset it")

@@ -6,11 +6,10 @@ from difflib import get_close_matches
 from urllib.parse import unquote, urlsplit
 
 from audit.errors import UsageError
-from audit.settings import OWN_NAMES, Settings, read_settings
+from audit.settings import BROKER_OVERRIDES, OWN_NAMES, Settings, read_settings
 from ops.doctor.lines import Line, ok, warning, wrong
 
 OF_COMPOSE = "AUDIT_IMAGE_TAG"
-BROKERS = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 UNSET = "unset it; caption-audit's settings are AUDIT_*, DATABASE_URL and REDIS_URL"
 
 
@@ -69,7 +68,7 @@ def celery_lines(environ: Mapping[str, str]) -> Iterator[Line]:
 
 
 def _celery(name: str, value: str, settings: Settings | None) -> Line:
-    if name in BROKERS:
+    if name in BROKER_OVERRIDES:
         if settings is not None and value == settings.broker_url:
             return ok(name, "the same as REDIS_URL")
         means = "Celery would send messages there, and not to REDIS_URL"

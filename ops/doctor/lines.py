@@ -16,8 +16,8 @@ class Topic(StrEnum):
     DISK = "disk"
     REDIS = "redis"
     SQL = "sql"
-    NETWORK = "network"
     CLOCK = "clock"
+    NETWORK = "network"
 
 
 class State(StrEnum):

@@ -9,6 +9,7 @@ from audit.models import WEIGHTS, model_directory
 from audit.settings import Settings
 from ops.doctor.lines import Line, ok, warning, wrong
 from ops.health import workers_seen
+from ops.text import counted
 from worker.slots import plan_slots
 
 GB = 1e9
@@ -30,7 +31,8 @@ def memory_lines(settings: Settings, environ: Mapping[str, str], *, now: float) 
     total = min(memory.total, limit or memory.total)
     needed = slots * (BESIDE_WEIGHTS + _weights_bytes(settings))
     whole = "of this container" if total < memory.total else "of this machine"
-    found = f"{total / GB:.1f} GB {whole}, {memory.available / GB:.1f} GB free; {slots} slots want {needed / GB:.1f} GB"
+    wants = f"{counted(slots, 'slot')} may take {needed / GB:.1f} GB"
+    found = f"{total / GB:.1f} GB {whole}, {memory.available / GB:.1f} GB free; {wants}"
     cure = "set AUDIT_SLOTS_PER_DEVICE lower, or give it more memory"
     if needed > total:
         yield wrong("memory", found, means="the kernel will kill worker processes", cure=cure)

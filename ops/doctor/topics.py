@@ -5,11 +5,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from audit.settings import Settings
-from ops.doctor import devices, environment, memory, model, python, torch
+from ops.doctor import (
+    clock,
+    devices,
+    disk,
+    environment,
+    memory,
+    model,
+    permissions,
+    ports,
+    proxy,
+    python,
+    redis,
+    sql,
+    torch,
+)
 from ops.doctor.lines import Line, Probe, Topic
 
-LOADING = 6
-"""Importing torch takes a second or two on a warm disk, and half a minute on a cold one."""
+LOADING = 24
+"""Importing torch takes seconds on a warm disk, a minute on a cold one: two minutes, as a worker waits for it, too."""
 
 
 def probes(environ: Mapping[str, str], *, limit_s: float) -> Iterator[Probe]:
@@ -23,6 +37,8 @@ def probes(environ: Mapping[str, str], *, limit_s: float) -> Iterator[Probe]:
     yield _probe(Topic.PYTHON, "packages", limit_s, python.name_lines)
     if settings is not None:
         yield from _of_torch(settings, environ, limit_s)
+        yield from _of_services(settings, limit_s)
+    yield _probe(Topic.NETWORK, "proxy", limit_s, proxy.proxy_lines, environ)
 
 
 def _of_torch(settings: Settings, environ: Mapping[str, str], limit_s: float) -> Iterator[Probe]:
@@ -35,6 +51,22 @@ def _of_torch(settings: Settings, environ: Mapping[str, str], limit_s: float) ->
     yield _probe(Topic.MODEL, "folder", limit_s, model.folder_lines, settings)
     yield _probe(Topic.MODEL, "files", limit_s + model.reading_s(settings), model.checksum_lines, settings)
     yield _probe(Topic.MODEL, "state_dict", loading_s, model.shape_lines, settings, environ, limit_s=inside_s)
+
+
+def _of_services(settings: Settings, limit_s: float) -> Iterator[Probe]:
+    yield _probe(Topic.DISK, "AUDIT_HOME", limit_s, permissions.home_lines, settings)
+    yield _probe(Topic.DISK, "secrets", limit_s, permissions.secret_lines, settings)
+    yield _probe(Topic.DISK, "files", limit_s, permissions.file_lines, settings)
+    yield _probe(Topic.DISK, "room", limit_s, disk.room_lines, settings)
+    yield _probe(Topic.DISK, "mounts", limit_s, disk.mount_lines, settings)
+    yield _probe(Topic.DISK, "shared memory", limit_s, disk.shared_memory_lines)
+    inside_s = limit_s * 0.9  # so that the client tells what it waited for
+    yield _probe(Topic.REDIS, "reachable", limit_s, redis.redis_lines, settings, limit_s=inside_s)
+    yield _probe(Topic.SQL, "reachable", limit_s, sql.ledger_lines, settings, limit_s=inside_s)
+    yield _probe(Topic.SQL, "lock", limit_s, sql.lock_lines, settings)
+    yield _probe(Topic.CLOCK, "Redis", limit_s, clock.redis_lines, settings, limit_s=inside_s)
+    yield _probe(Topic.CLOCK, "SQL", limit_s, clock.sql_lines, settings, limit_s=inside_s)
+    yield _probe(Topic.NETWORK, "ports", limit_s, ports.port_lines, settings)
 
 
 def _probe(
