@@ -45,9 +45,7 @@ def sql_lines(settings: Settings, *, limit_s: float) -> Iterator[Line]:
             database.close()
     except (LedgerUnavailable, UsageError):
         return
-    means = (
-        "leases and times of outcomes go by the database's clock and are right; logs and metrics of this host are not"
-    )
+    means = "leases and outcomes go by the database's clock and are right; logs and metrics of this host are not"
     yield _line("SQL", off_s, round_trip_s, means)
 
 

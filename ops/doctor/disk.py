@@ -29,7 +29,7 @@ def room_lines(settings: Settings) -> Iterator[Line]:
         seen.setdefault(device, []).append(name)
         disks.setdefault(device, (there, os.statvfs(there)))
     for device, (folder, found) in disks.items():
-        yield _room(" and ".join(dict.fromkeys(seen[device])), folder, found)
+        yield _room(", ".join(dict.fromkeys(seen[device])), folder, found)
 
 
 def mount_lines(settings: Settings, mounts: Iterable[Mount] | None = None) -> Iterator[Line]:

@@ -47,6 +47,12 @@ def settings_line(environ: Mapping[str, str]) -> Iterator[Line]:
         )
 
 
+def unlooked_line(refused: str) -> Iterator[Line]:
+    """For a topic that cannot be looked at without settings."""
+    means = f"the settings are refused ({refused})"
+    yield wrong("settings", "not looked at", means=means, cure="mend the settings, and ask again")
+
+
 def unknown_lines(environ: Mapping[str, str]) -> Iterator[Line]:
     """Variables that look like settings and are read by nobody: typing errors, and what other versions knew."""
     known = _known()

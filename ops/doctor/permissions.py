@@ -58,6 +58,8 @@ def secret_lines(settings: Settings) -> Iterator[Line]:
 
 def file_lines(settings: Settings) -> Iterator[Line]:
     """What somebody else's process left in AUDIT_HOME, which this user cannot write: a run as root, most often."""
+    if not settings.home.exists():
+        return
     file = ledger_file(settings)
     beside = [] if file is None else [Path(f"{file}{end}") for end in ("", "-wal", "-shm")]
     paths = [*beside, *islice(_entries(settings.home), MOST_ENTRIES)]
@@ -66,7 +68,7 @@ def file_lines(settings: Settings) -> Iterator[Line]:
         shown = ", ".join(barred[:3]) + (f" and {len(barred) - 3} more" if len(barred) > 3 else "")
         means = f"user {os.getuid()} cannot write what workers and `up` write"
         yield wrong("files", f"cannot be written: {shown}", means=means, cure="chown them to the user who runs workers")
-    elif paths:
+    else:
         yield ok("files", "this user can write those in AUDIT_HOME")
 
 

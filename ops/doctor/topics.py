@@ -26,9 +26,12 @@ LOADING = 24
 """Importing torch takes seconds on a warm disk, a minute on a cold one: two minutes, as a worker waits for it, too."""
 
 
+NEED_SETTINGS = (Topic.TORCH, Topic.DEVICES, Topic.MODEL, Topic.DISK, Topic.REDIS, Topic.SQL, Topic.CLOCK)
+
+
 def probes(environ: Mapping[str, str], *, limit_s: float) -> Iterator[Probe]:
     """Every look at this environment, in the order in which it is shown."""
-    settings, _ = environment.readable_settings(environ)
+    settings, refused = environment.readable_settings(environ)
     yield _probe(Topic.ENVIRONMENT, "settings", limit_s, environment.settings_line, environ)
     yield _probe(Topic.ENVIRONMENT, "AUDIT_*", limit_s, environment.unknown_lines, environ)
     yield _probe(Topic.ENVIRONMENT, "CELERY_*", limit_s, environment.celery_lines, environ)
@@ -38,6 +41,9 @@ def probes(environ: Mapping[str, str], *, limit_s: float) -> Iterator[Probe]:
     if settings is not None:
         yield from _of_torch(settings, environ, limit_s)
         yield from _of_services(settings, limit_s)
+    else:
+        for topic in NEED_SETTINGS:
+            yield _probe(topic, "settings", limit_s, environment.unlooked_line, refused)
     yield _probe(Topic.NETWORK, "proxy", limit_s, proxy.proxy_lines, environ)
 
 
