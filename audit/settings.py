@@ -265,7 +265,7 @@ def _refuse_celery_overrides(environment: Mapping[str, str], settings: Settings)
     # Celery reads these by itself and lets them win over the code's configuration, silently.
     for name in BROKER_OVERRIDES:
         broker = environment.get(name)
-        if broker is not None and broker != settings.broker_url:
+        if broker and broker != settings.broker_url:
             raise UsageError("bad_setting", f"{name} disagrees with REDIS_URL and would win: unset it")
     if environment.get("CELERY_RESULT_BACKEND"):
         raise UsageError("bad_setting", "CELERY_RESULT_BACKEND is set, but verdicts live in the ledger: unset it")
