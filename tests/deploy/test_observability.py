@@ -11,6 +11,7 @@ import yaml
 from prometheus_client import Histogram
 
 from telemetry.metrics import meters
+from tests.support.alert_table import PAGE, page_with_table
 from tests.support.command_lines import ROOT
 from tests.support.observability import (
     FOLDER,
@@ -71,6 +72,11 @@ def exported() -> set[str]:
     return names
 
 
+def test_every_file_of_rules_is_looked_at() -> None:
+    """A new one that the tests do not know would be checked by nobody."""
+    assert sorted(RULES) == sorted((FOLDER / "alerts").glob("*"))
+
+
 def test_prometheus_takes_its_configuration_and_the_rules() -> None:
     """A file with a typing error stops Prometheus at its next start, or leaves the rules of yesterday in force."""
     assert "is valid" in run("promtool", "check", "config", "prometheus.yml")
@@ -127,6 +133,21 @@ def test_tiers_of_an_alert_speak_of_the_same_thing() -> None:
         assert told.setdefault(alert.name, alert.annotations) == alert.annotations
     names = [(alert.name, alert.severity) for alert in alerts()]
     assert len(names) == len(set(names))
+
+
+def test_the_page_says_what_the_rules_say() -> None:
+    """Its table is made of them: `python -m tests.support.alert_table`."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert page_with_table(text) == text
+
+
+def test_the_runbook_has_what_alerts_point_to() -> None:
+    """Whoever follows a link at night finds a page that begins with what to do."""
+    if not RUNBOOK.exists():
+        pytest.skip("there is no docs/runbook.md yet")
+    headings = re.findall(r"^#+ (.+)$", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+    assert {alert.annotations["runbook"].partition("#")[2] for alert in alerts()} - anchors == set()
 
 
 def test_rules_ask_for_metrics_that_exist() -> None:

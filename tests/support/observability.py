@@ -11,7 +11,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "observability"
-RULES = sorted((FOLDER / "alerts").glob("*.yml"))
+ORDER = ("recording", "work", "verdicts", "latency", "machines", "healing")
+RULES = [FOLDER / "alerts" / f"{name}.yml" for name in ORDER]
 RULE_TESTS = sorted((FOLDER / "tests").glob("*.yml"))
 DASHBOARDS = sorted((FOLDER / "grafana" / "dashboards").glob("*.json"))
 OF_PROMETHEUS = {"up", "ALERTS"}
