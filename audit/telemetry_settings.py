@@ -16,6 +16,20 @@ class TelemetrySettings(BaseSettings):
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="Of a log line: `auto` is text on a terminal, else JSON."
+    )
+    log_files: bool = Field(
+        False, description="Whether `worker` writes AUDIT_HOME/logs too; `up` always keeps its worker's lines there."
+    )
+    log_file_bytes: Annotated[int, Field(ge=10_000)] = Field(
+        10_000_000, description="A log file of so many bytes, or of another day, is rotated."
+    )
+    log_days: Annotated[int, Field(ge=1)] = Field(7, description="Days that a rotated log file is kept.")
+    log_total_bytes: Annotated[int, Field(ge=100_000)] = Field(
+        200_000_000, description="Bytes that all log files may take; the oldest go first."
+    )
+    slow_pair_s: float = Field(5.0, ge=0, description="A pair that takes longer is logged as slow; 0: none is.")
 
     @field_validator("http_address")
     @classmethod

@@ -32,7 +32,7 @@ def serve(settings: Settings) -> int:
     """Serve until TERM or Ctrl-C; returns the exit status. Raises UsageError (port, password), BrokerRefused."""
     from telemetry.logs import configure_logs, logger
 
-    configure_logs(settings.log_level)
+    configure_logs(settings, part="flower")
     log = logger(__name__)
     # Refused inspections and slow workers are everyday life, not warnings.
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)

@@ -56,7 +56,7 @@ def run_guard(settings: Settings) -> int:
 
     Raises WorkerLeft and Unavailable when no restart would help.
     """
-    configure_logs(settings.log_level)
+    configure_logs(settings, part="guard")
     signals = Signals()
     adopt_orphans()  # processes of a worker whose main process was killed, to be waited for here
 

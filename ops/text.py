@@ -1,18 +1,11 @@
 """Text for people: what hostile captions must not do to a terminal, and numbers with their units."""
 
-import unicodedata
 from datetime import UTC, datetime
 
+from audit import text
 
-def plain(text: str) -> str:
-    """The text with everything invisible shown as an escape.
-
-    Control characters, escape sequences, direction marks, zero-width characters and lone surrogates could otherwise
-    move the cursor, reorder the line or hide words.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_visible, text))
+plain = text.plain
+"""Here too, for those who show text and numbers."""
 
 
 def one_line(text: str, *, limit: int = 600) -> str:
@@ -42,14 +35,3 @@ def iso(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _visible(character: str) -> str:
-    # C*: control, format, surrogate, private, unassigned; Zl and Zp: line and paragraph separators.
-    category = unicodedata.category(character)
-    if category[0] != "C" and category not in ("Zl", "Zp"):
-        return character
-    number = ord(character)
-    if number < 0x100:
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

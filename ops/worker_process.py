@@ -1,10 +1,10 @@
 """Subprocesses of `up`: started, watched, their logs kept, their last words read; and of the worker its readiness."""
 
 import json
-import logging
-import logging.handlers
 import os
+import re
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -14,13 +14,16 @@ from pathlib import Path
 
 from audit.settings import Settings
 from ops import children
-from ops.text import one_line
+from ops.text import one_line, plain
+from telemetry.log_files import log_file
 
-LOG_BYTES = 10_000_000
-LOG_FILES = 5
-HIDDEN_FIELDS = frozenset({"event", "level", "logger", "timestamp", "exception", "stack"})
+HIDDEN_FIELDS = frozenset({"event", "level", "logger", "stage", "timestamp", "exception", "trace_id", "span_id"})
 LEVELS_SHOWN = frozenset({"warning", "error", "critical"})
 EVENTS_SHOWN = frozenset({"worker ready"})
+EVENTS_SAID = frozenset({"worker cannot serve"})
+"""Told by the worker's last words as well, which stay on the screen."""
+TEXT_LINE = re.compile(r"\[[^]]{23}\] \[([A-Z]+)\] \[\w+\] (.*)")
+SLOW = "pair slow"
 LAST_WORDS = "caption-audit: "
 
 
@@ -40,7 +43,7 @@ class LoggedProcess:
         write: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
-        self._write = write or _writer(open_log(settings.home / "logs" / f"{command}.log"))
+        self._write = write or _writer(settings, command)
         self._shown = shown
         self._last_line: str | None = None
         self._last_shown: str | None = None
@@ -54,7 +57,13 @@ class LoggedProcess:
         self.process = children.start(
             children.python_command("ops.cli", command),
             output=writing,
-            environ=children.python_environment({"AUDIT_HOME": str(settings.home), "AUDIT_STOP_GRACE_S": str(grace_s)}),
+            environ=children.python_environment(
+                {
+                    "AUDIT_HOME": str(settings.home),
+                    "AUDIT_STOP_GRACE_S": str(grace_s),
+                    **(_as_for_a_person(settings) if write else {"AUDIT_LOG_FILES": "false"}),  # the pipe's reader does
+                }
+            ),
             keep=(reading,),
         )
         os.close(writing)
@@ -101,7 +110,7 @@ class LoggedProcess:
     def _read(self, descriptor: int) -> None:
         with open(descriptor, "rb") as stream:
             for raw in stream:
-                line = raw.decode(errors="replace").rstrip("\n")
+                line = plain(raw.decode(errors="replace").rstrip("\r\n"))  # a library may write there what it likes
                 self._write(line)
                 self._last_line = one_line(line, limit=300) or self._last_line
                 if line.startswith(LAST_WORDS):
@@ -148,37 +157,37 @@ def stop_grace_s(settings: Settings) -> float:
 
 def human(line: str) -> str | None:
     """A log line for a person: time, event and fields of what matters; None for the rest."""
+    now = time.strftime("%H:%M:%S")
+    text = TEXT_LINE.fullmatch(line)
+    if text:
+        level, told = text[1].lower(), text[2]
+        shown = _matters(level, next((known for known in EVENTS_SHOWN | EVENTS_SAID if told.startswith(known)), ""))
+        return one_line(f"{now} {told}", limit=300) if shown else None
     try:
         event = json.loads(line)
     except ValueError:
         return None  # last words are told when the process has left; anything else is in the log file
-    if not isinstance(event, dict):
-        return None
-    if event.get("level") not in LEVELS_SHOWN and event.get("event") not in EVENTS_SHOWN:
+    if not isinstance(event, dict) or not _matters(event.get("level"), event.get("event")):
         return None
     fields = " ".join(f"{name}={value}" for name, value in event.items() if name not in HIDDEN_FIELDS)
-    return one_line(f"{time.strftime('%H:%M:%S')} {event.get('event')} {fields}".rstrip(), limit=300)
+    return one_line(f"{now} {event.get('event')} {fields}".rstrip(), limit=300)
 
 
-def _writer(log: logging.Logger) -> Callable[[str], None]:
-    return lambda line: log.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
+def _matters(level: object, event: object) -> bool:
+    return event in EVENTS_SHOWN or (level in LEVELS_SHOWN and event not in EVENTS_SAID)
 
 
-class _QuietHandler(logging.handlers.RotatingFileHandler):
-    """Rotates by size; a full disk costs log lines, and nothing else."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """Do nothing."""
+def _as_for_a_person(settings: Settings) -> dict[str, str]:
+    """What comes out here as it is must not be JSON on a terminal, though the process writes to a pipe."""
+    return {"AUDIT_LOG_FORMAT": "text"} if settings.log_format == "auto" and sys.stderr.isatty() else {}
 
 
-def open_log(path: Path) -> logging.Logger:
-    """A logger that writes lines as they are to a file of bounded size."""
-    logger = logging.Logger(f"file {path}")
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = _QuietHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-    return logger
+def _writer(settings: Settings, command: str) -> Callable[[str], None]:
+    whole, slow = log_file(settings, command), log_file(settings, "slow")
+
+    def write(line: str) -> None:
+        whole.write(line)
+        if SLOW in line:
+            slow.write(line)
+
+    return write

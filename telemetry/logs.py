@@ -1,83 +1,75 @@
-"""Structured logs: one event a line, in JSON unless a person is looking; Celery's own lines take the same way.
+"""Structured logs: one event a line, for people or in JSON; Celery's own lines take the same way.
 
-Ids, codes and seconds are logged; captions, picture bytes and URLs with secrets never are.
+One meaning a level. DEBUG: each pair. INFO: what happens as it should. WARNING: it goes on, but degraded (on the CPU,
+without Redis, with a process killed). ERROR: work failed. CRITICAL: this worker, or this process, cannot serve.
+
+Ids, codes and seconds are logged; captions, picture bytes, names of pictures and secrets never are.
 """
 
 import logging
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
 
 import structlog
+from pydantic import SecretStr
 
-SHARED: list[Any] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
+from audit.settings import Settings
+from telemetry.log_files import FileHandler, log_file
+from telemetry.log_floods import Repeats
+from telemetry.log_lines import LineFormatter, as_json, as_text, stage_of
+from telemetry.log_text import Cleaner, secrets_of
+from telemetry.metrics import meters
+from telemetry.stages import STAGE
 
-QUIET_S = 30.0
-OF_OTHERS = ("celery", "kombu", "py.warnings")
+SLOW = "pair slow"
+"""The event that has a log of its own as well."""
+CHATTY = ("celery.worker.strategy", "celery.app.trace", "kombu", "amqp", "PIL")
+"""One line a task is ours to write ("chunk ended"); Celery's would say it twice. Pillow's would be some a picture."""
 
 
-class Repeats(logging.Filter):
-    """Of equal complaints of Celery's, lets the first one of every QUIET_S through and says how many there were more.
-
-    Celery connects anew several times a second while a full Redis refuses it, each time with a traceback of 4 kB.
-    Equal are those with the same text and type of error; an error's own text may hold the number of its message.
-    """
-
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._clock = clock
-        self._runs: dict[tuple[str, int, str, type | None], tuple[float, int]] = {}
+class _Counted(logging.Filter):
+    """Counts what failed, whether it is let through or not."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Without a lock, which a fork could copy while it is held: two threads at once may miscount."""
-        now = self._clock()
-        self._tell(now)
-        if record.levelno < logging.WARNING or not record.name.startswith(OF_OTHERS):
-            return True
-        key = (record.name, record.levelno, record.getMessage(), record.exc_info[0] if record.exc_info else None)
-        first_at, more = self._runs.get(key, (now, -1))
-        self._runs[key] = (first_at, more + 1)
-        return more < 0
-
-    def _tell(self, now: float) -> None:
-        """The rest of each run that is over; with whatever line comes next."""
-        for key, (first_at, more) in list(self._runs.items()):
-            if now - first_at >= QUIET_S and self._runs.pop(key, (0.0, 0))[1]:
-                told = {"line": key[2].partition("\n")[0], "times": more, "within_s": QUIET_S}
-                logging.getLogger(__name__).warning("line repeated", extra=told)
+        if record.levelno >= logging.ERROR:
+            with suppress(Exception):  # a full disk under the counters
+                meters().errors.labels(getattr(record, "told", {}).get("stage") or _stage(record)).inc()
+        return True
 
 
-def configure_logs(level: str) -> None:
-    """Send every event of this process to stderr; idempotent."""
-    person = sys.stderr.isatty()
-    render: Any = structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(Repeats())
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*SHARED, structlog.stdlib.ExtraAdder()],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                render,
-            ],
-        )
-    )
+class _OfEvent(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.msg == SLOW
+
+
+def configure_logs(settings: Settings, *, part: str = "command") -> None:
+    """Send every event of this process to stderr and, with AUDIT_LOG_FILES, to a file of this part of the worker.
+
+    Idempotent: what an earlier call, or the process that this one was forked from, has set up is replaced.
+    """
+    cleaner = Cleaner(_secrets(settings))
+    person = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
+    shown = LineFormatter(as_text if person else as_json, cleaner=cleaner)
+    kept = LineFormatter(as_text if settings.log_format == "text" else as_json, cleaner=cleaner)
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.addFilter(_Counted())
+    stderr.addFilter(Repeats())
+    stderr.setFormatter(shown)
+    handlers: list[logging.Handler] = [stderr]
+    if settings.log_files:
+        handlers += _to_files(settings, part, kept)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    # One line a task is ours to write ("chunk judged"); Celery's would say it twice. Pillow's would be some a picture.
-    for chatty in ("celery.worker.strategy", "celery.app.trace", "kombu", "amqp", "PIL"):
+    for old in root.handlers:
+        if isinstance(old, FileHandler):
+            old.close()
+    root.handlers[:] = handlers
+    root.setLevel(settings.log_level.upper())
+    for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
-        processors=[*SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[structlog.stdlib.filter_by_level, _to_record],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
@@ -95,3 +87,30 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of one module."""
     bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return bound
+
+
+def _to_files(settings: Settings, part: str, formatter: logging.Formatter) -> list[logging.Handler]:
+    own, slow = FileHandler(log_file(settings, part)), FileHandler(log_file(settings, "slow"))
+    own.addFilter(Repeats())
+    slow.addFilter(_OfEvent())
+    for handler in (own, slow):
+        handler.setFormatter(formatter)
+    return [own, slow]
+
+
+def _to_record(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, dict[str, Any]]]:
+    """The last of structlog's steps: from here on an event of ours is a record as any other, its fields in `told`."""
+    words = event.pop("event", "")
+    of_logging = {name: event.pop(name) for name in ("exc_info", "stack_info", "stacklevel") if name in event}
+    return (words,), {**of_logging, "extra": {"told": dict(event)}}
+
+
+def _stage(record: logging.LogRecord) -> str:
+    return STAGE.get() or stage_of(record.name)
+
+
+def _secrets(settings: Settings) -> tuple[str, ...]:
+    values = (getattr(settings, name) for name in type(settings).model_fields)
+    return secrets_of(*(value.get_secret_value() for value in values if isinstance(value, SecretStr)))

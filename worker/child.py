@@ -53,7 +53,7 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
     """Make this process ready to judge, or leave it: a child without a proved model must never serve a task."""
     settings, board = workplace.settings, workplace.board
     slot = workplace.slots[slot_number % len(workplace.slots)]
-    configure_logs(settings.log_level)
+    configure_logs(settings, part=f"worker-slot-{slot.number}")
     if board.draining or board.refusal is not None:
         # The worker is about to end, and this process replaces one that was killed, or said why: no use in loading.
         time.sleep(REPLACEMENT_WAIT_S)

@@ -71,11 +71,11 @@ class Lifecycle:
 
     def on_setup_logging(self, **_: object) -> None:
         """Keep Celery from configuring logs of its own."""
-        configure_logs(self._settings.log_level)
+        configure_logs(self._settings, part="worker-main")
 
     def on_worker_init(self, sender: Any, **_: object) -> None:
         """Main process, before any child: refuse here what cannot work, in one line and with the right status."""
-        configure_logs(self._settings.log_level)
+        configure_logs(self._settings, part="worker-main")
         # Celery's signal handlers write to it; when nobody reads that pipe any more the error looks like a lost
         # connection, and the worker does not stop.
         sys.__stdout__ = None  # type: ignore[misc]  # final, but for us

@@ -109,9 +109,10 @@ def _tell(kind: str, **values: Any) -> None:
 
 def main() -> int:
     """Read the request's file, measure; an error is told as a line of its own, with its exit status."""
-    configure_logs("warning")
     try:
-        measure(json.loads(Path(sys.argv[1]).read_text()), read_settings())
+        settings = read_settings()
+        configure_logs(settings.model_copy(update={"log_level": "warning", "log_files": False}))
+        measure(json.loads(Path(sys.argv[1]).read_text()), settings)
     except AuditError as error:
         _tell("error", code=error.code, detail=error.detail, exit_status=error.exit_status)
         return error.exit_status

@@ -17,7 +17,7 @@ from psycopg import sql
 from audit.pair import BatchId
 from audit.settings import Settings
 from db.queries import progress
-from ops.worker_process import LOG_FILES, WorkerProcess, open_log
+from ops.worker_process import WorkerProcess
 from tests.conftest import make_settings
 from tests.support.manifests import draw, small_manifest, write_csv
 from tests.support.postgres_server import PostgresServer, run_admin
@@ -210,7 +210,7 @@ def test_a_refusal_that_cannot_be_written_down_keeps_its_status(
 def test_a_log_folder_that_is_full_costs_lines_and_nothing_else(sqlite_settings: Settings, tmp_path: Path) -> None:
     """`up` keeps the worker's log under AUDIT_HOME: a flood of it must not become the end of the work.
 
-    Safeguard: ops/worker_process.py rotates by size and drops what the disk does not take, reading on all the while.
+    Safeguard: telemetry/log_files.py rotates by size and drops what the disk does not take; the pipe is read on.
     """
     settings = changed(sqlite_settings, log_level="debug", stub_pair_s=0.01, **{**QUICK, "feed_every_s": 0.05})
     with small_disk(settings.home / "logs", kilobytes=1024) as disk, exported(settings):
@@ -231,19 +231,6 @@ def test_a_log_folder_that_is_full_costs_lines_and_nothing_else(sqlite_settings:
         finally:
             process.end()
     check_promises(settings, batch)
-
-
-def test_a_flood_of_lines_is_capped_by_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logs that grow for ever fill the disk that the ledger is on."""
-    monkeypatch.setattr("ops.worker_process.LOG_BYTES", 100_000)
-    with small_disk(tmp_path / "logs", kilobytes=1024) as disk:
-        log = open_log(disk.folder / "worker.log")
-        for number in range(30_000):
-            log.info("line %d of an error storm, as long as such lines are: %s", number, "x" * 100)
-        sizes = {path.name: path.stat().st_size for path in disk.folder.iterdir()}
-        log.handlers[0].close()
-    assert len(sizes) == LOG_FILES + 1
-    assert max(sizes.values()) <= 100_000
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from audit.errors import Permanent, Unavailable, UsageError
 from ops.children import Child
 from ops.home_lock import only_one
 from ops.local_redis import LocalRedis, answers
-from ops.worker_process import human, open_log
+from ops.worker_process import human
 from tests.conftest import make_settings
 
 
@@ -133,13 +133,21 @@ def test_a_person_sees_what_matters_and_in_one_line() -> None:
     assert shown[9:] == "claim taken over pid=7 why=a b\\x1b[2J"
 
 
-def test_a_full_disk_costs_log_lines_only(tmp_path: Path) -> None:
-    """The pipe must be read on, or the worker would stand still."""
-    (tmp_path / "worker.log").symlink_to("/dev/full")
-    log = open_log(tmp_path / "worker.log")
-    log.info("lost")
-    (tmp_path / "file").write_text("")
-    open_log(tmp_path / "file" / "worker.log").info("lost too")
+def test_a_person_sees_what_matters_of_text_lines_too() -> None:
+    """AUDIT_LOG_FORMAT=text under `up` must not make its terminal silent."""
+    begin = "[2026-06-15 14:23:01,205]"
+    assert human(f"{begin} [INFO] [queue] chunk ended batch=7") is None
+    assert human("    | ValueError: [ERROR]") is None
+    seen = [
+        human(f"{begin} [{text}") for text in ("WARNING] [queue] claim taken over pid=7", "INFO] [queue] worker ready")
+    ]
+    assert [line and line[9:] for line in seen] == ["claim taken over pid=7", "worker ready"]
+
+
+def test_last_words_are_shown_once() -> None:
+    """The reason of a worker's end stays on the screen anyway."""
+    assert human('{"event": "worker cannot serve", "level": "critical", "reason": "no model"}') is None
+    assert human("[2026-06-15 14:23:01,205] [CRITICAL] [queue] worker cannot serve reason=x") is None
 
 
 def test_a_home_that_cannot_be_written_is_said_with_the_cure(tmp_path: Path) -> None:
