@@ -97,7 +97,7 @@ def _pages(database: Database, query: Select[Any], order: Order, page: int) -> I
         with database.reading() as connection:
             behind = query if last is None else query.where(_behind(last, order))
             rows = [dict(row) for row in connection.execute(behind).mappings()]
-        yield from map(_outcome_row, rows)
+        yield from map(outcome_row, rows)
         if len(rows) < page:
             return
         last = rows[-1]
@@ -111,7 +111,8 @@ def _behind(last: Mapping[str, Any], order: Order) -> Any:
     return or_(p_no < last["p_no"], and_(p_no == last["p_no"], later))
 
 
-def _outcome_row(row: Mapping[str, Any]) -> OutcomeRow:
+def outcome_row(row: Mapping[str, Any]) -> OutcomeRow:
+    """A row of `outcomes` with PAIR_COLUMNS of its pair."""
     pair = row_to_pair(row)
     return OutcomeRow(
         id=pair.id,

@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from audit.errors import AuditError
 from ops import (
+    archive,
     asking,
     baseline,
     doing,
@@ -41,8 +42,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for part in (
-    *(submitting, asking, doing, retrying, reporting, queueing, health, doctor, baseline, forecast, serving),
-    *(modeling, verifying, migrating),
+    *(submitting, asking, doing, retrying, reporting, archive, queueing, health, doctor, baseline, forecast),
+    *(serving, modeling, verifying, migrating),
 ):
     part.register(app)
 

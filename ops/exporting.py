@@ -69,8 +69,10 @@ def write_rows(
     seen: "Progress",
 ) -> int:
     """Write every row; returns how many. `seen` names the batch. Raises UsageError for columns that Parquet refuses."""
+    from ops.parquet import described
+
     count = 0
-    with _writer(file, kind, [*extra.values()], seen) as write:
+    with record_writer(file, kind, [*extra.values()], described(seen)) as write:
         for row in rows:
             write(record(row, extra, batch=seen.batch, batch_name=seen.name))
             count += 1
@@ -122,13 +124,14 @@ def armed(text: str) -> str:
 
 
 @contextmanager
-def _writer(
-    file: BinaryIO, kind: ExportFormat, extra: Sequence[str], seen: "Progress"
+def record_writer(
+    file: BinaryIO, kind: ExportFormat, extra: Sequence[str], described: Mapping[str, str]
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A function that takes one record after the other: COLUMNS and the extra ones. `described` is for Parquet."""
     if kind is ExportFormat.PARQUET:
         from ops.parquet import parquet_writer
 
-        with parquet_writer(file, COLUMNS, extra, seen=seen) as write:
+        with parquet_writer(file, COLUMNS, extra, described=described) as write:
             yield write
         return
     yield _jsonl_writer(file) if kind is ExportFormat.JSONL else _csv_writer(file, [*COLUMNS, *extra])

@@ -24,11 +24,11 @@ TRUTH = frozenset({"flagged", "cached"})
 
 @contextmanager
 def parquet_writer(
-    file: BinaryIO, columns: Sequence[str], extra: Sequence[str], *, seen: "Progress"
+    file: BinaryIO, columns: Sequence[str], extra: Sequence[str], *, described: Mapping[str, str]
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """A function that takes one record after the other; the file is complete when the block ends.
 
-    `file` need not be seekable. Raises UsageError (`too_many_columns`).
+    `described` is what the file says about itself. `file` need not be seekable. Raises UsageError (`too_many_columns`).
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -39,7 +39,7 @@ def parquet_writer(
     schema = pa.schema(
         [*(pa.field(name, _type(pa, name)) for name in columns), *((name, pa.string()) for name in extra)]
     )
-    groups = _Groups(pa, schema.with_metadata(_described(seen)))
+    groups = _Groups(pa, schema.with_metadata({f"caption_audit.{name}": value for name, value in described.items()}))
     with parquet.ParquetWriter(_Counted(file), groups.schema, compression="zstd") as writer:
         groups.write = writer.write_table
         yield groups.add
@@ -112,11 +112,11 @@ def _type(pa: Any, name: str) -> Any:
     return pa.timestamp("ms", tz="UTC") if name == "judged_at" else pa.string()
 
 
-def _described(seen: "Progress") -> dict[str, str]:
-    """What the file says about itself, under `caption_audit.*`."""
+def described(seen: "Progress") -> dict[str, str]:
+    """What the file of a batch says about itself, under `caption_audit.*`."""
     from db.codec import escape
 
-    said = {
+    return {
         "version": version("caption-audit"),
         "batch": str(seen.batch),
         "batch_name": escape(seen.name) or "",
@@ -124,4 +124,3 @@ def _described(seen: "Progress") -> dict[str, str]:
         "model": escape(seen.model) or "",
         "policy": seen.policy,
     }
-    return {f"caption_audit.{name}": value for name, value in said.items()}

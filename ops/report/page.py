@@ -23,7 +23,24 @@ DETAIL_CHARS = 300
 
 
 def page(report: Report, thumbnails: Mapping[int, Thumbnail] | None) -> str:
-    """The HTML. `thumbnails` maps rows of the flagged pairs; None leaves pictures out.
+    """The HTML. `thumbnails` maps rows of the flagged pairs; None leaves pictures out."""
+    return rendered(
+        "report.html.j2",
+        report=report,
+        seen=report.seen,
+        counts=report.counts,
+        sql={name: answer.sql for name, answer in report.answers.items()},
+        facts=_facts(report),
+        figures=figures(report),
+        flagged=report.rows("flagged"),
+        thumbnails=thumbnails,
+        samples=_samples(report),
+        share=share,
+    )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page from one of this package's templates, which escapes every value.
 
     The Content-Security-Policy allows the style sheet by its hash and pictures from data: URIs, and nothing else: no
     script at all.
@@ -38,20 +55,11 @@ def page(report: Report, thumbnails: Mapping[int, Thumbnail] | None) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"name": _name, "words": _words, "detail": _detail, "count": lambda number: f"{number:,}"}
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(template).render(
         style=Markup(style),  # noqa: S704 - our own file
         policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        report=report,
-        seen=report.seen,
-        counts=report.counts,
-        sql={name: answer.sql for name, answer in report.answers.items()},
-        facts=_facts(report),
-        figures=figures(report),
-        flagged=report.rows("flagged"),
-        thumbnails=thumbnails,
-        samples=_samples(report),
-        share=share,
         version=version("caption-audit"),
+        **values,
     )
 
 
