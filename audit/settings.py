@@ -128,6 +128,12 @@ class Settings(HealingSettings, TelemetrySettings):
     stub_call_s: float = Field(0.0, ge=0, description="Stub engine: seconds that a pass takes, besides its pairs'.")
     stub_device_pairs: int = Field(0, ge=0, description="Stub engine: pairs its device has memory for; 0: any number.")
     stub_sick_slot: int = Field(-1, ge=-1, description="Stub engine: slot that kills whoever judges there; -1: none.")
+    stub_wrong_after_s: float = Field(
+        0.0, ge=0, description="Stub engine: seconds from its load until it answers wrongly; 0: never."
+    )
+    stub_wrong_file: Path | None = Field(
+        None, description="Stub engine: while this file is there, slots that it names (empty: all) answer wrongly."
+    )
     stub_pair_s: float = Field(0.0, ge=0, description="Stub engine: seconds that a pair takes.")
 
     @classmethod

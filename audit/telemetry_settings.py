@@ -15,6 +15,16 @@ class TelemetrySettings(BaseSettings):
         9464, description="Port of a worker's metrics and health pages; 0: none."
     )
 
+    canary_every_s: float = Field(
+        30.0, ge=0, allow_inf_nan=False, description="How often a loaded model is asked a known question; 0: never."
+    )
+    canary_within_s: float = Field(
+        120.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How old a slot's last right answer may be before it counts as hung or sick.",
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="Of a log line: `auto` is text on a terminal, else JSON."

@@ -8,13 +8,15 @@ import mmap
 import time
 from collections.abc import Iterable
 from ctypes import sizeof
-from dataclasses import dataclass
 
 from audit.holder import start_ticks
+from worker.board_news import SlotNews, news_of
 from worker.board_page import NAME_BYTES, REASON_BYTES, Page
 
 DOUBTED_AFTER = 2
 OUT_AFTER = 8
+WRONG_LATELY_S = 3600.0
+"""A chunk that was finished forgives a slot its deaths, but no wrong answer of the last hour: it may be wrong too."""
 
 
 def is_doubted(deaths: int) -> bool:
@@ -25,26 +27,6 @@ def is_doubted(deaths: int) -> bool:
 def is_out(deaths: int) -> bool:
     """Whether after so many deaths in a row nobody is to work at a slot any more."""
     return deaths >= OUT_AFTER
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotNews:
-    """What a slot's processes have said of themselves; times are monotonic, 0 or None for never."""
-
-    pid: int
-    ticks: int
-    hand: tuple[int, int] | None
-    proved: bool
-    failed_loads: int
-    batch: int
-    chunk: int
-    chunk_since: float
-    proved_at: float
-    deaths: int
-    recycled: int
-    device_bytes: int
-    revision: str
-    precision: str
 
 
 class Board:
@@ -80,7 +62,8 @@ class Board:
         state.pid, state.ready, state.working_since = pid, 0, 0.0
         state.ticks = start_ticks(pid) or 0
         state.hand_first = state.hand_last = -1
-        state.batch = state.device_bytes = state.asked_batch = state.explained = 0
+        state.batch = state.device_bytes = state.asked_batch = state.explained = state.wrong = 0
+        state.asking_since = 0.0
         state.processes += 1
 
     def died(self, slot: int) -> int:
@@ -93,7 +76,7 @@ class Board:
     def healthy(self, slot: int) -> None:
         """Child: it has finished a chunk, or judged a pair alone."""
         state = self._page.slots[slot]
-        state.deaths_in_a_row = 0
+        state.deaths_in_a_row = self.wrong_lately(slot)
         state.finished += 1
 
     def marked(self, slot: int) -> None:
@@ -103,6 +86,35 @@ class Board:
         """
         state = self._page.slots[slot]
         state.explained = int(state.deaths_in_a_row != 1)
+
+    def wrong_lately(self, slot: int) -> int:
+        """How many known questions the slot's processes have answered wrongly, each within an hour of the last one."""
+        state = self._page.slots[slot]
+        recent = state.wrong_answers and time.monotonic() - state.wrong_at < WRONG_LATELY_S
+        return int(state.wrong_answers) if recent else 0
+
+    def answered_wrongly(self, slot: int) -> None:
+        """Child: to a known question; it is going to leave, and no pair explains that."""
+        state = self._page.slots[slot]
+        state.wrong_answers = self.wrong_lately(slot) + 1
+        state.wrong, state.wrong_at, state.explained = 1, time.monotonic(), 0
+
+    def answered_rightly(self, slot: int) -> None:
+        """Child: to a known question, some time after it was loaded."""
+        self._page.slots[slot].proved_at = time.monotonic()
+
+    def asks(self, slot: int) -> None:
+        """Child: a known question is being asked; should it die of that, no pair did it."""
+        state = self._page.slots[slot]
+        state.asking_since, state.explained = time.monotonic(), 0
+
+    def asked(self, slot: int) -> None:
+        """Child: it has been answered, in whatever way."""
+        self._page.slots[slot].asking_since = 0.0
+
+    def canary_every(self, slot: int, seconds: float) -> None:
+        """Child: how often it asks one; 0 for never."""
+        self._page.slots[slot].canary_every = seconds
 
     def deaths_in_a_row(self, slot: int) -> int:
         """How many processes of the slot died one after the other, none of them of a pair."""
@@ -174,23 +186,7 @@ class Board:
 
     def news(self, slot: int) -> SlotNews:
         """Main process: what is to be told of a slot."""
-        state = self._page.slots[slot]
-        return SlotNews(
-            pid=int(state.pid),
-            ticks=int(state.ticks),
-            hand=(int(state.hand_first), int(state.hand_last)) if state.hand_first >= 0 else None,
-            proved=bool(state.ready) and state.ready == state.pid,
-            failed_loads=int(state.failed_loads),
-            batch=int(state.batch),
-            chunk=int(state.chunk),
-            chunk_since=float(state.chunk_since),
-            proved_at=float(state.proved_at),
-            deaths=int(state.deaths),
-            recycled=int(state.recycled),
-            device_bytes=int(state.device_bytes),
-            revision=bytes(state.revision).decode(errors="replace"),
-            precision=bytes(state.precision).decode(errors="replace"),
-        )
+        return news_of(self._page.slots[slot])
 
     def finished(self, slots: int) -> int:
         """How often any of the slots has finished a chunk, or judged a pair alone, since the worker started."""
@@ -206,11 +202,20 @@ class Board:
         ready = any(state.ready and state.ready == state.pid for state in states)
         return ready and not any(state.working_since for state in states)
 
-    def stuck(self, slots: int, *, for_s: float) -> list[int]:
-        """Pids of processes with a chunk in hand and no progress for so long."""
+    def stuck(self, slots: int, *, for_s: float, silent_s: float = 0.0) -> list[int]:
+        """Pids of processes with a chunk, or a known question, in hand and no progress for so long.
+
+        And of those that owe an answer to a known question for `silent_s` (0: any), as one that was stopped does.
+        """
         now = time.monotonic()  # one clock for all processes of a host
-        states = (self._page.slots[slot] for slot in range(slots))
-        return [int(state.pid) for state in states if state.working_since and now - state.working_since > for_s]
+        found = []
+        for state in map(self._page.slots.__getitem__, range(slots)):
+            since = [since for since in (state.working_since, state.asking_since) if since]
+            owes_s = now - state.proved_at if state.canary_every and state.ready == state.pid else 0.0
+            overdue = silent_s and owes_s > max(silent_s, 2 * state.canary_every)
+            if any(now - began > for_s for began in since) or overdue:
+                found.append(int(state.pid))
+        return found
 
     def load_failed(self, slot: int, reason: str) -> int:
         """Child: the model could not be loaded this time; returns how often in a row."""

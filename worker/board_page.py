@@ -24,11 +24,16 @@ class SlotState(ctypes.Structure):
         ("deaths_in_a_row", ctypes.c_int64),  # that no pair explains, with no chunk finished between: worker/sick.py
         ("finished", ctypes.c_int64),  # chunks, and pairs judged alone: since the worker started, by any process
         ("explained", ctypes.c_int64),  # a pair's marker stands: should this process die, the pair did it
+        ("asking_since", ctypes.c_double),  # a known question; 0 for none
+        ("canary_every", ctypes.c_double),  # seconds between two known questions; 0 for none
+        ("wrong", ctypes.c_int64),  # this process has answered a known question wrongly, and leaves
+        ("wrong_answers", ctypes.c_int64),  # of any process of the slot, each within an hour of the one before
+        ("wrong_at", ctypes.c_double),
         # What follows is for people: the main process tells it to the ledger, and nothing is decided by it.
         ("batch", ctypes.c_int64),  # in hand; 0 for none
         ("chunk", ctypes.c_int64),
         ("chunk_since", ctypes.c_double),
-        ("proved_at", ctypes.c_double),  # of the canary's last answer, by any process of the slot
+        ("proved_at", ctypes.c_double),  # of the canary's last right answer, by any process of the slot
         ("left_pid", ctypes.c_int64),  # of a process that left as it should: its successor follows no death
         ("deaths", ctypes.c_int64),
         ("recycled", ctypes.c_int64),
@@ -49,6 +54,11 @@ class SlotState(ctypes.Structure):
     deaths_in_a_row: int
     finished: int
     explained: int
+    asking_since: float
+    canary_every: float
+    wrong: int
+    wrong_answers: int
+    wrong_at: float
     batch: int
     chunk: int
     chunk_since: float

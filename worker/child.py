@@ -20,14 +20,18 @@ from db.lease import Claimant, Provenance
 from telemetry.exporting import flush, start_traces
 from telemetry.logs import configure_logs, logger
 from worker.board import Board, is_doubted
+from worker.canaries import Canaries
 from worker.deaths import EX_LOAD_FAILED
+from worker.distrust import take_back_idle
 from worker.engines.base import Engine
+from worker.engines.canary import WrongAnswer
 from worker.memory import device_bytes
 from worker.model_pool import Model, cpu_twin, load_engine, make_desk, prove_again, provenance_of
 from worker.office import Office
 from worker.sick import wait_for_others
 from worker.slots import Slot
 from worker.tasks import EX_SICK
+from worker.written import Written
 
 log = logger(__name__)
 SHORTEST_SILENCE_S = 6.0
@@ -68,7 +72,7 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
         if isinstance(error, DeviceTooSmall) and board.is_first(slot_number):
             # Before anybody judged here. A replacement may only have met a neighbour at its peak: that is tried again.
             _refuse(board, error, "model does not fit")
-        if is_doubted(board.deaths_in_a_row(slot_number)):
+        if is_doubted(board.deaths_in_a_row(slot_number)) or _slots_own_doing(error, workplace, slot_number):
             # One more of this slot's deaths: other slots may be healthy, and the worker need not end for it.
             _leave(f"not proved again: {error!r}", status=EX_SICK)
         failures = board.load_failed(slot_number, str(error) if isinstance(error, AuditError) else repr(error))
@@ -79,7 +83,7 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
 def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Office:
     settings, board = workplace.settings, workplace.board
     asked: list[int] = []
-    engine = load_engine(workplace.model, settings, slot)
+    engine, known = load_engine(workplace.model, settings, slot)
     # Eight tries of it stay below a lease: a child that waits for a locked file is not stuck. Nor is one that waits for
     # an answer of PostgreSQL that was lost on the way.
     database = open_database(
@@ -96,10 +100,23 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
     )
     start_traces(_resource(claimant.provenance, slot))
     remember = _remembering(database) if settings.cache else _forgetting
+    on_cpu = cpu_twin(workplace.model, settings, slot, engine)
+    desk, written = make_desk(engine, settings, slot, remember, on_cpu=on_cpu), Written()
+    canaries = Canaries(
+        engine,
+        known,
+        board=board,
+        slot=slot_number,
+        every_s=settings.canary_every_s,
+        written=written,
+        device=desk.device,
+    )
     office = Office(
         database=database,
         claimant=claimant,
-        desk=make_desk(engine, settings, slot, remember, on_cpu=cpu_twin(workplace.model, settings, slot, engine)),
+        desk=desk,
+        canaries=canaries,
+        written=written,
         settings=settings,
         stopping=lambda: board.draining or bool(asked) or board.is_asked_back(slot_number),
         begin=lambda: _watch_term(board, asked),
@@ -115,6 +132,7 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
     board.uses(slot_number, device_bytes=device_bytes(engine))
     board.loaded(slot_number, revision=engine.card.revision, precision=engine.card.precision)
     board.proved(slot_number, os.getpid())
+    canaries.ask_while_idle(lambda error: _fault_while_idle(office, error))
     return office
 
 
@@ -128,6 +146,24 @@ def _resource(provenance: Provenance, slot: Slot) -> dict[str, str | int]:
         "caption_audit.precision": provenance.precision,
         "caption_audit.device": provenance.device,
     }
+
+
+def _fault_while_idle(office: Office, error: Exception) -> NoReturn:
+    """In the thread of the canaries: nothing is in hand that could be given back, and a fresh process comes."""
+    try:
+        if isinstance(error, WrongAnswer):
+            office.canaries.failed(error)
+            take_back_idle(office)
+    except Exception:
+        log.exception("wrong answer not followed up")
+    _leave(f"a known question was not answered: {error!r}", status=EX_SICK)
+
+
+def _slots_own_doing(error: BaseException, workplace: Workplace, slot_number: int) -> bool:
+    """Whether a load that failed speaks against the slot's device, and not against the model or the whole worker."""
+    board = workplace.board
+    others = board.ready_pids(len(workplace.slots)).keys() - {slot_number}
+    return isinstance(error, WrongAnswer) and bool(board.wrong_lately(slot_number) or others)
 
 
 def _idle(board: Board, slot_number: int, engine: Engine) -> None:

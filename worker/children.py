@@ -57,8 +57,11 @@ class Children:
                 board.ask_back(slot, batch=news.batch, chunk=news.chunk)
 
     def stuck(self) -> list[int]:
-        """Pids of those with a chunk in hand that have not got on with it for a lease."""
-        pids = self._workplace.board.stuck(len(self._workplace.slots), for_s=self._settings.lease_s)
+        """Pids of those that have not got on for a lease with what they have in hand, or owe an answer for longer."""
+        slots, lease_s = len(self._workplace.slots), self._settings.lease_s
+        # A lease after it has turned red: whoever was only paused has had the time to answer.
+        silent_s = self._settings.canary_within_s + lease_s
+        pids = self._workplace.board.stuck(slots, for_s=lease_s, silent_s=silent_s)
         return self._deaths.stuck(pids)
 
     def refusal(self) -> tuple[int, str] | None:

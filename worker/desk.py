@@ -16,7 +16,7 @@ class Desk:
     """What one worker process judges with. `remember` looks a content key up in the cache."""
 
     engine: Engine
-    prove: Callable[[Engine], None]
+    prove: Callable[[Engine], object]
     remember: Callable[[str], Scores | None]
     max_caption_chars: int
     micro_batch: MicroBatch

@@ -42,6 +42,7 @@ class InHand:
     def save(self) -> Recorded:
         """Record with patience, a shutdown notwithstanding. Raises TakenOver when fenced, Cancelled after a cancel."""
         office = self.office
+        office.written.about_to(self.unsaved)
         found = ids()
         trace_id = found[0] if found else None
         with stage("ledger", "record", pairs=len(self.unsaved)) as seen:
@@ -52,6 +53,7 @@ class InHand:
         if recorded is Recorded.FENCED:
             meters().fenced_writes.inc()
             raise TakenOver
+        office.written.recorded(self.unsaved)
         count_outcomes(self.unsaved, policy=self.held.policy)
         if recorded is Recorded.CANCELLED:
             raise Cancelled

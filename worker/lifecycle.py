@@ -143,6 +143,8 @@ class Lifecycle:
     def on_process_shutdown(self, pid: int, exitcode: int, **_: object) -> None:
         """Pool process, when it leaves through Celery's own door; one that is killed or sick does not come here."""
         if self._workplace is not None and exitcode in EXPECTED:
+            if self._office is not None:
+                self._office.canaries.close()
             self._workplace.board.left(current_process().index, pid)
             flush()
             leave_when_told(exitcode)

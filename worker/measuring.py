@@ -39,7 +39,7 @@ def measure(request: Mapping[str, Any], settings: Settings) -> None:
     slot = Slot(**request["slot"])
     model = find_model(settings)
     began = time.perf_counter()
-    engine = load_engine(model, settings, slot)
+    engine, _known = load_engine(model, settings, slot)
     load_s = time.perf_counter() - began
     desk = make_desk(engine, settings, slot, lambda _key: None)
     pairs = [Pair(**{**pair, "row": Row(pair["row"])}) for pair in request["pairs"]]

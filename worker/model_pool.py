@@ -28,6 +28,7 @@ from worker.micro_batch_file import key_of, read_size, write_found
 from worker.slots import SLOTS_A_GPU, Slot
 
 if TYPE_CHECKING:
+    from worker.engines.canary import Known
     from worker.engines.model_files import ModelFiles
 
 log = logger(__name__)
@@ -54,8 +55,10 @@ def find_model(settings: Settings) -> Model:
     return Model(name=settings.model_name, files=inspect_model(model_directory(settings), name=settings.model_name))
 
 
-def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
+def load_engine(model: Model, settings: Settings, slot: Slot) -> "tuple[Engine, tuple[Known, ...]]":
     """Load in this process, on the slot's device, and judge the canary pair. Raises ModelRefused or EngineFault.
+
+    Returns the known questions, too, with the answers that it gave.
 
     DeviceTooSmall, an EngineFault, says that trying again is no use.
     """
@@ -66,7 +69,7 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
     seen = {"visible": os.environ["CUDA_VISIBLE_DEVICES"], "torch_imported": "torch" in sys.modules}
     log.info("slot pinned", slot=slot.number, pid=os.getpid(), **seen)
     if model.files is None:
-        from worker.engines.stub import load_stub
+        from worker.engines.stub import load_stub, wrong_when
 
         engine: Engine = load_stub(
             load_s=settings.stub_load_s,
@@ -75,6 +78,9 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
             device_pairs=settings.stub_device_pairs,
             device=slot.device,
             sick=slot.number == settings.stub_sick_slot,
+            wrong=wrong_when(
+                after_s=settings.stub_wrong_after_s, file=settings.stub_wrong_file, slot=slot.number, loads_at=began
+            ),
         )
     else:
         from worker.engines.model_files import check_unchanged
@@ -85,7 +91,7 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
         with _fitting(slot):
             engine = load_ofa(model.files, device=slot.torch_device, precision=precision_of(settings, slot))
     with _fitting(slot):
-        prove(engine)
+        known = prove(engine)
     took_s = round(time.monotonic() - began, 2)
     card = engine.card
     log.info(
@@ -97,7 +103,7 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> Engine:
         model=model.name,
         took_s=took_s,
     )
-    return engine
+    return engine, known
 
 
 def cpu_twin(model: Model, settings: Settings, slot: Slot, engine: Engine) -> Callable[[], Engine]:

@@ -10,8 +10,10 @@ from audit.settings import Settings
 from db.engine import Database
 from db.lease import Claimant
 from telemetry.logs import logger
+from worker.canaries import Canaries
 from worker.desk import Desk
 from worker.limits import SoftLimit
+from worker.written import Written
 
 T = TypeVar("T")
 log = logger(__name__)
@@ -26,11 +28,14 @@ class Office:
     `stopping` turns true when the worker is asked to stop, or to give back the chunk in hand; `begin` forgets a request
     that met no chunk. `progressed` and `idle` tell the main process that this one is not stuck, `holding` which rows it
     has in hand should it die, `marked` that its death would be a pair's (or a limit's), `healthy` that it is not sick.
+    `canaries` asks known questions between two passes; `written` is what would have to be taken back.
     """
 
     database: Database
     claimant: Claimant
     desk: Desk
+    canaries: Canaries
+    written: Written
     settings: Settings
     stopping: Callable[[], bool]
     begin: Callable[[], None]
@@ -47,7 +52,8 @@ def patiently(
 ) -> T:
     """Repeat while the ledger does not answer, with growing pauses; raises LedgerUnavailable after `patience_s`.
 
-    The soft limit waits for the end of each try, so that it is never raised inside of a transaction.
+    The soft limit waits for the end of each try, so that it is never raised inside of a transaction. Known
+    questions are asked between two tries: raises EngineFault, WrongAnswer say.
     """
     began, pause_s = time.monotonic(), 0.1
     give_up_at, waits = began + patience_s, False
@@ -66,5 +72,6 @@ def patiently(
             if waits:
                 log.info("ledger answers again", waited_s=round(time.monotonic() - began, 1))
             return done
+        office.canaries.ask_if_due()
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 2.0)

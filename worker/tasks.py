@@ -20,6 +20,8 @@ from telemetry.stages import about, stage
 from telemetry.traces import abandon, here, span
 from worker.careful_judging import judge_carefully
 from worker.deaths import EX_LET_GO
+from worker.distrust import take_back
+from worker.engines.canary import WrongAnswer
 from worker.in_hand import Cancelled, InHand, TakenOver
 from worker.judging import judge_pairs
 from worker.office import Office, patiently
@@ -54,7 +56,8 @@ def judge_chunk(message: ChunkMessage, office: Office) -> Ending:
     ids = {"batch": message.batch, "chunk": message.chunk}
     with about(**ids), span("chunk", system="redis", operation="process", **ids) as seen:
         try:
-            ending = _claim_and_judge(message, office)
+            with office.canaries.at_work():
+                ending = _claim_and_judge(message, office)
             seen.tell(ending=ending.value)
         except SoftTimeLimitExceeded:
             _leave("soft time limit")
@@ -68,6 +71,13 @@ def judge_chunk(message: ChunkMessage, office: Office) -> Ending:
 
 
 def _claim_and_judge(message: ChunkMessage, office: Office) -> Ending:
+    try:
+        return _claim(message, office)
+    except WrongAnswer as error:  # the ledger was waited for, and nothing is held that could be given back
+        _take_back_and_leave(office, error)
+
+
+def _claim(message: ChunkMessage, office: Office) -> Ending:
     try:
         with stage("ledger", "claim") as seen:
             held = patiently(lambda: claim(office.database, message, office.claimant), office, CLAIM_PATIENCE_S)
@@ -117,6 +127,8 @@ def _judge(chunk: InHand) -> Ending:
     except SoftTimeLimitExceeded:
         office.marked()
         _give_back_and_leave(chunk, "soft time limit", limit=True)
+    except WrongAnswer as error:
+        _take_back_and_leave(office, error, chunk)
     except PoisonedProcess as error:
         _leave(f"process is poisoned: {error.detail}")  # a marker stands: it may be the pair's doing
     except (LedgerUnavailable, TakenOver):
@@ -139,6 +151,7 @@ def _judge_at_full_speed(chunk: InHand) -> None:
     def progressed() -> None:
         nonlocal renewed
         office.progressed()
+        office.canaries.ask_if_due()  # after a picture or a pass: the engine has nothing in hand
         if time.monotonic() - renewed > due_s:
             chunk.renew()
             renewed = time.monotonic()
@@ -171,6 +184,19 @@ def _give_back_and_leave(chunk: InHand, why: str, *, limit: bool = False) -> NoR
     except (TakenOver, LedgerUnavailable) as error:
         log.warning("chunk not given back", reason=str(error))
     _leave(why)
+
+
+def _take_back_and_leave(office: Office, error: WrongAnswer, chunk: InHand | None = None) -> NoReturn:
+    """Whatever was judged since the last right answer and is not recorded yet is judged anew, and nobody is charged."""
+    office.canaries.failed(error)
+    take_back(office)
+    if chunk is not None:
+        chunk.unsaved.clear()
+        try:
+            chunk.give_back(charge=False)
+        except (TakenOver, LedgerUnavailable) as trouble:
+            log.warning("chunk not given back", reason=str(trouble))
+    _leave("a known question was answered wrongly")
 
 
 def _level(refusal: Refusal) -> int:

@@ -11,7 +11,8 @@ from audit.pair import BatchId, ChunkNumber
 from db.engine import Database
 from db.workers import SlotState, SlotTold, leave, tell
 from telemetry.logs import logger
-from worker.board import Board, SlotNews
+from worker.board import Board
+from worker.board_news import SlotNews
 from worker.slots import Slot
 
 log = logger(__name__)

@@ -1,4 +1,4 @@
-"""The canary: questions that a loaded engine must answer soundly before it is given anybody's pairs.
+"""The canary: questions that a loaded engine must answer soundly before it is given anybody's pairs, and again later.
 
 Every engine is asked about one drawn picture. A model directory may bring questions with known answers of its own, in
 canary.json: a list of {"image_file", "caption", "label"}, pictures beside it.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audit.errors import EngineFault, ModelRefused
+from audit.errors import EngineFault, ModelRefused, OutOfDeviceMemory, PoisonedProcess
 from audit.verdict import Label, Scores
 from worker.engines.base import Engine, Question
 
@@ -34,6 +34,23 @@ class KnownAnswer:
     label: Label
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A question that was answered soundly when the engine was loaded, and how; `label` is what canary.json says."""
+
+    question: Question
+    label: Label | None
+    scores: Scores
+
+
+class WrongAnswer(EngineFault):
+    """A loaded engine does not answer a known question as it should; `expected` and `got` are for the log."""
+
+    def __init__(self, code: str, detail: str, *, question: str = "", expected: str = "", got: str = "") -> None:
+        super().__init__(code, detail)
+        self.told = {"question": question, "expected": expected, "got": got}
+
+
 def read_known_answers(directory: Path) -> tuple[KnownAnswer, ...]:
     """Return the directory's canary.json, nothing if there is none; raises ModelRefused when it is malformed."""
     path = directory / FILE
@@ -50,40 +67,77 @@ def read_known_answers(directory: Path) -> tuple[KnownAnswer, ...]:
     return known
 
 
-def prove(engine: Engine) -> None:
-    """Ask the canary questions; raises EngineFault when an answer is unsound, depends on its neighbour, or is wrong.
+def prove(engine: Engine) -> tuple[Known, ...]:
+    """Ask the canary questions; raises WrongAnswer when an answer is unsound, depends on its neighbour, or is wrong.
 
-    Unsound scores (not finite, not summing to 1) cannot be made into Scores at all: engines raise EngineFault.
+    Returns them with their answers, to be asked again. Raises OutOfDeviceMemory or PoisonedProcess as judge() does.
     """
     picture = engine.prepare(draw_canary())
     question = Question(image=picture, caption=CAPTION)
     neighbour = Question(image=picture, caption=LONGER_CAPTION)
-    alone = engine.judge([question])[0]
-    together = engine.judge([question, neighbour])
-    if len(together) != 2 or _apart(alone, together[0]) > TOLERANCES.get(engine.card.precision, TOLERANCE):
-        raise EngineFault(
+    alone = _judge(engine, [question])[0]
+    together = _judge(engine, [question, neighbour])
+    if len(together) != 2 or _apart(alone, together[0]) > tolerance(engine):
+        raise WrongAnswer(
             "canary_failed", f"the canary's answer changes with its neighbour: {alone}, then {together[:1]}"
         )
-    _prove_known(engine, engine.known_answers())
+    drawn = Known(question=question, label=None, scores=alone)
+    return (drawn, *(_prove_known(engine, asked, label) for asked, label in engine.known_answers()))
 
 
 def prove_pass(engine: Engine, *, size: int) -> None:
-    """Ask the canary question `size` times in one pass; raises EngineFault when an answer is another than alone."""
+    """Ask the canary question `size` times in one pass; raises WrongAnswer when an answer is another than alone."""
     question = Question(image=engine.prepare(draw_canary()), caption=CAPTION)
-    alone = engine.judge([question])[0]
-    together = engine.judge([question] * size)
-    allowed = TOLERANCES.get(engine.card.precision, TOLERANCE)
-    if len(together) != size or any(_apart(alone, answer) > allowed for answer in together):
-        raise EngineFault("canary_failed", f"the canary's answer changes in a pass of {size}")
+    alone = _judge(engine, [question])[0]
+    together = _judge(engine, [question] * size)
+    if len(together) != size or any(_apart(alone, answer) > tolerance(engine) for answer in together):
+        raise WrongAnswer("canary_failed", f"the canary's answer changes in a pass of {size}")
 
 
-def _prove_known(engine: Engine, known: Sequence[tuple[Question, Label]]) -> None:
-    for question, label in known:
-        answer = engine.judge([question])[0].label
-        if answer is not label:
-            raise EngineFault(
-                "canary_failed", f"{question.caption!r} of canary.json is {label}, but was judged {answer}"
-            )
+def ask_again(engine: Engine, known: Known) -> None:
+    """Ask one question alone, as it was at load; raises WrongAnswer when the label or the scores are others.
+
+    Weights that went wrong change the label, or the scores by more than rounding does.
+    """
+    caption = known.question.caption
+    expected = f"{known.label or known.scores.label} {_shown(known.scores)}"
+    try:
+        scores = _judge(engine, [known.question])[0]
+    except WrongAnswer as error:
+        raise WrongAnswer(error.code, error.detail, question=caption, expected=expected, got=error.detail) from None
+    label, moved = known.label or known.scores.label, _apart(known.scores, scores)
+    if (known.label and scores.label is not label) or moved > tolerance(engine):
+        got = f"{scores.label} {_shown(scores)}"
+        detail = f"{caption!r} was {expected} and is {got}: moved by {moved:.4f}"
+        raise WrongAnswer("canary_failed", detail, question=caption, expected=expected, got=got)
+
+
+def tolerance(engine: Engine) -> float:
+    """How far this engine's scores for one question may move."""
+    return TOLERANCES.get(engine.card.precision, TOLERANCE)
+
+
+def _prove_known(engine: Engine, question: Question, label: Label) -> Known:
+    scores = _judge(engine, [question])[0]
+    if scores.label is not label:
+        raise WrongAnswer(
+            "canary_failed", f"{question.caption!r} of canary.json is {label}, but was judged {scores.label}"
+        )
+    return Known(question=question, label=label, scores=scores)
+
+
+def _judge(engine: Engine, questions: Sequence[Question]) -> list[Scores]:
+    """Unsound scores (not finite, not summing to 1) cannot be made into Scores at all: engines raise EngineFault."""
+    try:
+        return engine.judge(questions)
+    except (OutOfDeviceMemory, PoisonedProcess):
+        raise
+    except EngineFault as error:
+        raise WrongAnswer(error.code, error.detail) from None
+
+
+def _shown(scores: Scores) -> str:
+    return f"yes {scores.p_yes:.4f} no {scores.p_no:.4f} maybe {scores.p_maybe:.4f}"
 
 
 def _apart(left: Scores, right: Scores) -> float:

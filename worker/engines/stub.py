@@ -8,8 +8,9 @@ import resource
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 from audit.errors import BadCaption, EngineFault, OutOfDeviceMemory, PoisonedProcess
@@ -29,10 +30,26 @@ def load_stub(
     device_pairs: int = 0,
     device: str = "stub",
     sick: bool = False,
+    wrong: Callable[[], bool] = lambda: False,
 ) -> "StubEngine":
     """A stub engine after `load_s` seconds, as a real model takes its time to load."""
     time.sleep(load_s)
-    return StubEngine(call_s=call_s, pair_s=pair_s, device_pairs=device_pairs, device=device, sick=sick)
+    return StubEngine(call_s=call_s, pair_s=pair_s, device_pairs=device_pairs, device=device, sick=sick, wrong=wrong)
+
+
+def wrong_when(*, after_s: float, file: Path | None, slot: int, loads_at: float) -> Callable[[], bool]:
+    """From `after_s` on (0: never), or while the file names this slot; an empty file names all."""
+
+    def wrong() -> bool:
+        if after_s and time.monotonic() - loads_at > after_s:
+            return True
+        try:
+            named = file.read_text().split() if file else ["none"]
+        except OSError:
+            return False
+        return not named or str(slot) in named
+
+    return wrong
 
 
 class StubEngine:
@@ -51,6 +68,7 @@ class StubEngine:
 
     Costs, for searches and queue benchmarks: a pass takes `call_s`, and `pair_s` more for each of its pairs; over
     `device_pairs` pairs (0: any number) it is out of memory. With `tells_memory` it also says so, in bytes: one a pair.
+    While `wrong()` it answers every question wrongly: Yes for No, No for Maybe, Maybe for Yes.
     A `boundless` one is never told to be out of memory. A `sick` one judges the canary alone and with one neighbour,
     and kills its process for anything else.
     """
@@ -65,9 +83,11 @@ class StubEngine:
         tells_memory: bool = False,
         sick: bool = False,
         boundless: bool = False,
+        wrong: Callable[[], bool] = lambda: False,
     ) -> None:
         self._boundless = boundless
         self._sick = sick
+        self._wrong = wrong
         self._call_s = call_s
         self._pair_s = pair_s
         self._device_pairs = device_pairs
@@ -115,8 +135,9 @@ class StubEngine:
         return bytes(small.tobytes())
 
     def known_answers(self) -> list[tuple[Question, Label]]:
-        """Return nothing: a fake knows no answers."""
-        return []
+        """Return one for each label, as it was ordered."""
+        picture = bytes(48)
+        return [(Question(image=picture, caption=f"stub:{label.lower()} {CANARY}"), label) for label in Label]
 
     def judge(self, questions: Sequence[Question]) -> list[Scores]:
         """Obey the captions' orders one after another, then wait pair_s for each question."""
@@ -131,7 +152,8 @@ class StubEngine:
             )
         self._peak = max(self._peak, len(questions))
         time.sleep(self._call_s + self._pair_s * len(questions))
-        return [_scores(question.caption, question.premise, self.prepare(question.image)) for question in questions]
+        turn = _turned if self._wrong() else _as_they_are
+        return [turn(_scores(one.caption, one.premise, self.prepare(one.image))) for one in questions]
 
     def _obey(self, order: str, value: str, *, batch: int) -> None:
         match order:
@@ -201,6 +223,14 @@ def _scores(caption: str, premise: str | None, probe: bytes) -> Scores:
     weights = [1 + part for part in digest[:3]]
     yes, no, maybe = (weight / sum(weights) for weight in weights)
     return Scores(p_yes=yes, p_no=no, p_maybe=maybe)
+
+
+def _turned(scores: Scores) -> Scores:
+    return Scores(p_yes=scores.p_no, p_no=scores.p_maybe, p_maybe=scores.p_yes)
+
+
+def _as_they_are(scores: Scores) -> Scores:
+    return scores
 
 
 _FORCED = {
