@@ -5,19 +5,20 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Self
+from typing import Self, TypeVar
 
 from telemetry.logs import logger
 
+T = TypeVar("T")
 log = logger(__name__)
 EVERY_S = 60.0
-MOST_CHARS = 200
+MOST_CHARS = 300
 MOST_LINES = 5
 
 
 def one_line(text: str) -> str:
-    """Printable ASCII, and not too much of it: it may quote what a server answered."""
-    return ascii(" ".join(text.split()))[1:-1][:MOST_CHARS]
+    """Printable, and not too much of it: it may quote what a server answered."""
+    return "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))[:MOST_CHARS]
 
 
 class Heard(logging.Handler):
@@ -30,6 +31,14 @@ class Heard(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep it."""
         self.add(record.getMessage())
+
+    def tried(self, what: str, work: Callable[[], T]) -> T | None:
+        """What `work` returns; None when it fails, with the reason kept: the SDK raises this and that for one value."""
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - as above
+            self.add(f"{what}: {error}")
+            return None
 
     def add(self, text: str) -> None:
         """Keep it, once."""

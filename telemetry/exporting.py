@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from opentelemetry import context, trace
@@ -125,23 +126,20 @@ class _Environment(Getter[Mapping[str, str]]):
 
 def _start(names: Sequence[str], about: Mapping[str, str | int], console: IO[str]) -> bool:
     with _heard() as heard:
-        processors = [made for name in names if (made := _processor(name, console, heard)) is not None]
-        done = bool(processors) and _set_up(processors, about, heard)
+        tried = [heard.tried(name, partial(_processor, name, console)) for name in names]
+        made = [processor for processor in tried if processor is not None]
+        done = bool(made and heard.tried("provider", partial(_set_up, made, about)))
     if heard.lines:
         log.warning("traces not exported as asked" if done else "traces not exported", reason="; ".join(heard.lines))
     return done
 
 
-def _processor(name: str, console: IO[str], heard: Heard) -> "SpanProcessor | None":
+def _processor(name: str, console: IO[str]) -> "SpanProcessor":
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     from telemetry.counted_spans import Counted
 
-    try:
-        return BatchSpanProcessor(Counted(_exporter(name, console)))
-    except Exception as error:  # noqa: BLE001 - what the SDK makes of a wrong value is not told by its types
-        heard.add(f"{name}: {error}")
-        return None
+    return BatchSpanProcessor(Counted(_exporter(name, console)))
 
 
 def _exporter(name: str, console: IO[str]) -> "SpanExporter":
@@ -172,15 +170,11 @@ def _load(group: str, name: str) -> Any:
     return found[0].load()
 
 
-def _set_up(processors: "Sequence[SpanProcessor]", about: Mapping[str, str | int], heard: Heard) -> bool:
+def _set_up(processors: "Sequence[SpanProcessor]", about: Mapping[str, str | int]) -> bool:
     from opentelemetry.sdk.trace import TracerProvider
 
-    try:
-        # At exit the SDK would wait for as long as its exporter likes to try.
-        provider = TracerProvider(resource=_resource(about), shutdown_on_exit=False)
-    except Exception as error:  # noqa: BLE001 - as above
-        heard.add(str(error))
-        return False
+    # At exit the SDK would wait for as long as its exporter likes to try.
+    provider = TracerProvider(resource=_resource(about), shutdown_on_exit=False)
     for processor in processors:
         provider.add_span_processor(processor)
     trace.set_tracer_provider(provider)

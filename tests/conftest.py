@@ -31,7 +31,7 @@ hypothesis.settings.load_profile("here")
 
 # The settings of whoever runs the tests must not reach them, nor the processes that they start.
 for _name in [*os.environ]:
-    if _name in ("DATABASE_URL", "REDIS_URL") or _name.startswith(("AUDIT_", "CELERY_")):
+    if _name in ("DATABASE_URL", "REDIS_URL") or _name.startswith(("AUDIT_", "CELERY_", "OTEL_", "TRACE")):
         del os.environ[_name]
 # A worker's pages listen on one port by default, and tests start several workers at a time.
 os.environ["AUDIT_HTTP_PORT"] = "0"
