@@ -180,6 +180,19 @@ def test_disruption_budget_and_service_find_their_pods() -> None:
         assert find("Deployment", name)["spec"]["selector"]["matchLabels"].items() <= labels[name].items()
 
 
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_worker_shows_its_metrics_where_it_says_so(name: str) -> None:
+    """An annotation, a port and a policy name the same number, which is the setting's default; and it listens there."""
+    made = find("Deployment", name)["spec"]["template"]
+    port = read_settings(environment_of(worker(name))).http_port
+    assert made["metadata"]["annotations"]["prometheus.io/port"] == str(port)
+    assert [one["containerPort"] for one in worker(name)["ports"]] == [port]
+    assert environment_of(worker(name))["AUDIT_HTTP_ADDRESS"] == "0.0.0.0"  # noqa: S104 - the policy says who may ask
+    policy = find("NetworkPolicy", "metrics")["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= made["metadata"]["labels"].items()
+    assert policy["ingress"][0]["ports"] == [{"port": port, "protocol": "TCP"}]
+
+
 def test_the_scaler_asks_for_the_model_that_workers_judge_with() -> None:
     """With another name it would find an empty queue, and no worker would ever start."""
     assert f"'{find('ConfigMap', 'caption-audit')['data']['AUDIT_MODEL']}'" in query()
