@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from audit.errors import LedgerUnavailable
+from audit.errors import LedgerRefused, LedgerUnavailable
 from db.engine import SQL_NOW, Database, open_database
 
 BLOCKERS = text("""
@@ -108,10 +108,20 @@ def blockers(database: Database) -> list[Blocker]:
         return [Blocker(**row._mapping) for row in connection.execute(BLOCKERS)]
 
 
-def journal_mode(database: Database) -> str:
-    """SQLite's journal mode. Raises LedgerUnavailable."""
-    with database.reading() as connection:
-        return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
+def is_wal(path: Path) -> bool:
+    """Whether a SQLite file says of itself that it has a write-ahead log. Raises LedgerRefused for what is no database.
+
+    Bytes 18 and 19 of its header are 2 then (https://sqlite.org/fileformat2.html#file_format_version_numbers); a reader
+    that makes no files is told `delete` by PRAGMA journal_mode.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(20)
+    except OSError as error:
+        raise LedgerRefused("ledger_file", f"{path} cannot be read: {error.strerror}") from error
+    if header and not header.startswith(b"SQLite format 3\0"):
+        raise LedgerRefused("not_a_ledger", f"{path} is no SQLite database: mend AUDIT_HOME or DATABASE_URL")
+    return header[18:20] == b"\2\2"
 
 
 def wal_bytes(path: Path) -> int:

@@ -43,7 +43,7 @@ def _asked(client: Any, settings: Settings) -> Iterator[Line]:
 
     client.ping()
     yield ok("reachable", redact(settings.broker_url))
-    yield from _password(settings)
+    yield from password_lines(settings)
     try:
         info = client.info()
     except redis.exceptions.NoPermissionError:
@@ -86,7 +86,7 @@ def _memory(info: Mapping[str, Any]) -> Line:
     return ok("memory", shown)
 
 
-def _password(settings: Settings) -> Iterator[Line]:
+def password_lines(settings: Settings) -> Iterator[Line]:
     """A Redis that others can reach without a password takes messages from anybody."""
     parts = urlsplit(settings.broker_url)
     if parts.password:

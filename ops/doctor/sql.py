@@ -45,7 +45,7 @@ def ledger_lines(settings: Settings, *, limit_s: float) -> Iterator[Line]:
     try:
         database = open_to_look(settings.ledger_url, silent_s=limit_s)
         try:
-            yield from _sqlite(database, file) if file is not None else _postgresql(database, where)
+            yield from _sqlite(file) if file is not None else _postgresql(database, where)
             yield _schema(database)
         finally:
             database.close()
@@ -78,10 +78,10 @@ def lock_lines(settings: Settings) -> Iterator[Line]:
     yield wrong("lock", f"{told} has held the write lock for {HELD_S:g} s and longer", means=means, cure=cure)
 
 
-def _sqlite(database: "Database", file: Path) -> Iterator[Line]:
-    from db.diagnosis import journal_mode, wal_bytes
+def _sqlite(file: Path) -> Iterator[Line]:
+    from db.diagnosis import is_wal, wal_bytes
 
-    mode, size = journal_mode(database), wal_bytes(file)
+    wal, size = is_wal(file), wal_bytes(file)
     yield ok("reachable", f"{file}, {file.stat().st_size / 1e6:,.1f} MB")
     version = sqlite3.sqlite_version
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
@@ -89,9 +89,9 @@ def _sqlite(database: "Database", file: Path) -> Iterator[Line]:
         yield wrong("version", f"SQLite {version}", means=means, cure="use a Python with a newer SQLite")
     else:
         yield ok("version", f"SQLite {version}")
-    if mode != "wal":
+    if not wal:
         means = "readers wait for writers; the next command that writes sets WAL, unless the file system cannot"
-        yield warning("journal", f"journal_mode {mode}", means=means, cure="run `caption-audit db upgrade`")
+        yield warning("journal", "no write-ahead log", means=means, cure="run `caption-audit db upgrade`")
         return
     found = f"journal_mode wal, {size / 1e6:,.1f} MB in it; every connection of ours sets synchronous=FULL"
     if size and not Path(f"{file}-shm").exists():
