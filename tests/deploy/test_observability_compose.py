@@ -1,6 +1,8 @@
 """The compose profile `observability`: as locked up as the rest, and wired to what the files say."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +106,39 @@ def test_grafana_starts_with_the_dashboard() -> None:
     home = Path(grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
     assert f"./deploy/observability/grafana/dashboards:{home.parent}:ro" in grafana["volumes"]
     assert (FOLDER / "grafana" / "dashboards" / home.name).is_file()
+
+
+def test_alertmanager_reads_its_secrets_and_has_them_nowhere_else(tmp_path: Path) -> None:
+    """The very script of the file, with a program in Alertmanager's place that tells what it was given."""
+    program = tmp_path / "alertmanager"
+    program.write_text('#!/bin/sh\necho "$@"\nenv\n')
+    program.chmod(0o755)
+    script = started("alertmanager").replace("/run/alertmanager", str(tmp_path))
+    secrets = {"ALERT_MAIL_PASSWORD": "a $b 'c", "ALERT_WEBHOOK_TOKEN": "t%s"}
+    done = shell(script, **secrets, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    assert "--config.file=/etc/alertmanager/alertmanager.yml" in done.stdout
+    assert not any(secret in done.stdout for secret in secrets.values())
+    for name, secret in (("mail-password", "a $b 'c"), ("webhook-token", "t%s")):
+        written = tmp_path / name
+        assert (written.read_text(), written.stat().st_mode & 0o777) == (secret, 0o600)
+
+
+def test_grafana_does_not_start_without_a_password() -> None:
+    """An empty variable would mean its default, admin, on a port of this host."""
+    script = started("grafana").replace("/run.sh", "echo started")
+    refused = shell(script, GF_SECURITY_ADMIN_PASSWORD="")
+    assert refused.returncode != 0
+    assert "GRAFANA_ADMIN_PASSWORD" in refused.stderr
+    assert shell(script, GF_SECURITY_ADMIN_PASSWORD="long enough").stdout == "started\n"
+
+
+def started(name: str) -> str:
+    """The script that the service is started with, as its shell gets it."""
+    script: str = PROFILE[name]["entrypoint"][-1]
+    return script.replace("$$", "$")
+
+
+def shell(script: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    environ = {"PATH": os.environ["PATH"], **environment}
+    return subprocess.run(["sh", "-euc", script], env=environ, capture_output=True, text=True, check=False)
