@@ -36,6 +36,7 @@ class Span:
     links: Sequence[tuple[str, str]]
     failed: bool
     status: str
+    began: float
     seconds: float
     scope: str
     resource: Mapping[str, Any]
@@ -129,6 +130,7 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[Span]:
                     links=[(link.trace_id.hex(), link.span_id.hex()) for link in span.links],
                     failed=span.status.code == ERROR,
                     status=span.status.message,
+                    began=span.start_time_unix_nano / 1e9,
                     seconds=(span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
                     scope=scope.scope.name,
                     resource=resource,
