@@ -76,10 +76,14 @@ def configure_logs(settings: Settings, *, part: str = "command") -> None:
     )
 
 
-def last_words(line: str) -> None:
-    """Write a line to stderr as the process leaves; on a full disk, or without a reader, it leaves all the same."""
+def last_words(reason: str, *, status: int) -> None:
+    """Why this worker leaves: an event, and a line as commands end with, which `up` and systemd show.
+
+    On a full disk, or without a reader, it leaves all the same.
+    """
+    logger("worker.lifecycle").critical("worker cannot serve", reason=reason, status=status)
     with suppress(OSError):
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"caption-audit: {reason}\n")
         sys.stderr.flush()
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from logging import CRITICAL, ERROR, INFO
 from types import FrameType
 from typing import NoReturn
 
@@ -24,12 +25,13 @@ from worker.canaries import Canaries
 from worker.deaths import EX_LOAD_FAILED
 from worker.distrust import take_back_idle
 from worker.engines.base import Engine
-from worker.engines.canary import WrongAnswer
+from worker.engines.canary import Known, WrongAnswer
 from worker.memory import device_bytes
 from worker.model_pool import Model, cpu_twin, load_engine, make_desk, prove_again, provenance_of
 from worker.office import Office
 from worker.sick import wait_for_others
 from worker.slots import Slot
+from worker.start_facts import start_facts
 from worker.tasks import EX_SICK
 from worker.written import Written
 
@@ -61,7 +63,7 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
     if board.draining or board.refusal is not None:
         # The worker is about to end, and this process replaces one that was killed, or said why: no use in loading.
         time.sleep(REPLACEMENT_WAIT_S)
-        _leave("the worker is ending")
+        _leave("the worker is ending", level=INFO)
     board.started(slot_number, os.getpid())
     wait_for_others(board, slot_number, patience_s=settings.canary_limit_s)
     try:
@@ -83,7 +85,7 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
 def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Office:
     settings, board = workplace.settings, workplace.board
     asked: list[int] = []
-    engine, known = load_engine(workplace.model, settings, slot)
+    engine, known = _load(workplace, slot, slot_number)
     # Eight tries of it stay below a lease: a child that waits for a locked file is not stuck. Nor is one that waits for
     # an answer of PostgreSQL that was lost on the way.
     database = open_database(
@@ -134,6 +136,22 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
     board.proved(slot_number, os.getpid())
     canaries.ask_while_idle(lambda error: _fault_while_idle(office, error))
     return office
+
+
+def _load(workplace: Workplace, slot: Slot, slot_number: int) -> tuple[Engine, tuple[Known, ...]]:
+    """Load and prove the model, and say what it is and how long that took; or that it failed, and why."""
+    began, place = time.monotonic(), {"slot": slot_number, "pid": os.getpid()}
+    place["load_attempt"] = workplace.board.news(slot_number).failed_loads + 1
+    try:
+        engine, known = load_engine(workplace.model, workplace.settings, slot)
+    except Exception as error:
+        refused = isinstance(error, ModelRefused | DeviceTooSmall)
+        took_s = round(time.monotonic() - began, 2)
+        log.log(CRITICAL if refused else ERROR, "model not loaded", **place, took_s=took_s, exc_info=True)
+        raise
+    took_s = round(time.monotonic() - began, 2)
+    log.info("model proved", **place, took_s=took_s, **start_facts(engine, workplace.model, slot))
+    return engine, known
 
 
 def _resource(provenance: Provenance, slot: Slot) -> dict[str, str | int]:
@@ -209,11 +227,11 @@ def _refuse(board: Board, error: AuditError, why: str) -> NoReturn:
     while not board.draining and time.monotonic() < give_up_at:
         time.sleep(0.05)
     time.sleep(1.0)  # Celery's loop looks once a second
-    _leave(f"{why}: {error}")
+    _leave(f"{why}: {error}", level=CRITICAL)
 
 
-def _leave(why: str, *, status: int = EX_LOAD_FAILED) -> NoReturn:
-    log.error("worker process leaves", reason=why, pid=os.getpid())
+def _leave(why: str, *, status: int = EX_LOAD_FAILED, level: int = ERROR) -> NoReturn:
+    log.log(level, "worker process leaves", reason=why, pid=os.getpid())
     flush()
     with suppress(OSError):  # a full disk: whoever stayed for that would serve tasks without a model
         sys.stderr.flush()

@@ -111,7 +111,7 @@ class Deaths:
             return
         deaths = self._board.died(slot)
         if is_out(deaths):
-            log.error("slot is out", slot=slot, deaths=deaths, cure="look at its device, then start the worker anew")
+            log.critical("slot is out", slot=slot, deaths=deaths, cure="look at its device, then start the worker anew")
 
     def _judge(self, pid: int, exitcode: int | None, hand: tuple[int, int] | None) -> Death:
         foretold = self._foretold.get(pid)

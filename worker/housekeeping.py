@@ -158,7 +158,7 @@ class Housekeeper:
         except LedgerUnavailable:
             raise
         except Exception:
-            log.exception("sweep failed")  # one odd row must not keep the others from being fed
+            log.exception("sweep failed", stage="ledger")  # one odd row must not keep the others from being fed
         if trust_leases:
             self._kill_stuck()
 
@@ -188,7 +188,7 @@ class Housekeeper:
         elif self._deaf_since is None:
             self._deaf_since = now
         elif now - self._deaf_since > self._rounds.settings.resend_s / 2:
-            log.error("consumer is deaf, connecting anew")
+            log.warning("consumer is deaf, connecting anew")
             self._deaf_since = None
             self._rounds.reconnect()
 
@@ -202,7 +202,13 @@ class Housekeeper:
             raise
 
     def _report(self, buried: Buried) -> None:
-        told = {"batch": buried.batch, "chunk": buried.chunk, "pid": buried.holder.pid, "cause": buried.cause.value}
+        told = {
+            "batch": buried.batch,
+            "chunk": buried.chunk,
+            "pid": buried.holder.pid,
+            "cause": buried.cause.value,
+            "stage": "ledger",
+        }
         if buried.parked:
             log.error("chunk parked", cure="mend what the log names, then: caption-audit sweep --parked", **told)
         else:

@@ -82,10 +82,10 @@ class Lifecycle:
         try:
             self._prepare(sender)
         except AuditError as error:
-            last_words(f"caption-audit: {error}")
+            last_words(str(error), status=error.exit_status)
             raise SystemExit(error.exit_status) from None
         except Exception:  # Celery would log it and start a worker that can do nothing
-            log.exception("worker not started")
+            log.critical("worker not started", exc_info=True)
             raise SystemExit(1) from None
 
     def _prepare(self, worker: Any) -> None:
@@ -224,7 +224,7 @@ class Lifecycle:
         self._ready.remove()
         status, reason = self._refusal() or (EX_INTERRUPTED if interrupted() else 0, None)
         if reason is not None:
-            last_words(f"caption-audit: {reason}")
+            last_words(reason, status=status)
         os._exit(status)
 
     def hard_limit_fired(self, pid: int) -> None:

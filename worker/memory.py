@@ -37,7 +37,7 @@ class Growth:
         """Why this process should be replaced, for the log; None as long as it should not."""
         if served < FIRST_CHUNKS:
             return None
-        rss, device = _rss_bytes(), device_bytes(self.engine)
+        rss, device = rss_bytes(), device_bytes(self.engine)
         if self._first_rss is None:
             self._first_rss, self._first_device = rss, device
         if self.most_rss_bytes and rss - self._first_rss > self.most_rss_bytes:
@@ -55,5 +55,6 @@ class Growth:
         return {"reason": "device memory has grown", "first_mb": self._first_device // MB, "now_mb": device // MB}
 
 
-def _rss_bytes() -> int:
+def rss_bytes() -> int:
+    """What this process holds of the host's memory at the moment."""
     return int(psutil.Process(os.getpid()).memory_info().rss)

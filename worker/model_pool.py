@@ -92,17 +92,6 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> "tuple[Engine, 
             engine = load_ofa(model.files, device=slot.torch_device, precision=precision_of(settings, slot))
     with _fitting(slot):
         known = prove(engine)
-    took_s = round(time.monotonic() - began, 2)
-    card = engine.card
-    log.info(
-        "model proved",
-        slot=slot.number,
-        pid=os.getpid(),
-        device=slot.device,
-        engine=card.engine,
-        model=model.name,
-        took_s=took_s,
-    )
     return engine, known
 
 

@@ -83,11 +83,11 @@ def _claim(message: ChunkMessage, office: Office) -> Ending:
             held = patiently(lambda: claim(office.database, message, office.claimant), office, CLAIM_PATIENCE_S)
             seen.tell(refusal=held.value if isinstance(held, Refusal) else None)
     except LedgerUnavailable as error:
-        log.warning("chunk not claimed", reason=error.detail)
+        log.warning("chunk not claimed", reason=error.detail, stage="ledger")
         here().fail(error.code)
         return Ending.GIVEN_UP
     if isinstance(held, Refusal):
-        log.log(_level(held), "chunk not claimable", reason=held.value)
+        log.log(_level(held), "chunk not claimable", reason=held.value, stage="ledger")
         return Ending.REFUSED
     with about(attempt=held.attempt):
         return _judge_claimed(held, office)
@@ -112,7 +112,7 @@ def _judge(chunk: InHand) -> Ending:
     held, office = chunk.held, chunk.office
     if not os.path.isdir(held.image_root):
         # One host that has lost its mount must not write file_missing for a million pairs that are fine elsewhere.
-        log.error("image folder is missing", folder=held.image_root)
+        log.error("image folder is missing", folder=held.image_root, stage="preprocess")
         chunk.give_back(charge=True)
         return Ending.RELEASED
     try:
@@ -182,7 +182,7 @@ def _give_back_and_leave(chunk: InHand, why: str, *, limit: bool = False) -> NoR
         chunk.save()
         chunk.give_back(charge=not (limit and chunk.got_on))
     except (TakenOver, LedgerUnavailable) as error:
-        log.warning("chunk not given back", reason=str(error))
+        log.warning("chunk not given back", reason=str(error), stage="ledger")
     _leave(why)
 
 

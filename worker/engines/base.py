@@ -24,7 +24,7 @@ class Question:
 class EngineCard:
     """What the ledger and the logs say about a loaded engine.
 
-    All of it but the model's name and the device is part of the cache's key.
+    All of it but the model's name, its parameters and the device is part of the cache's key.
     """
 
     engine: str
@@ -34,6 +34,7 @@ class EngineCard:
     device: str
     prompt: str
     preprocessing: str
+    parameters: int = 0  # how many numbers were learned; 0 where nothing was
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,7 @@ class OfaEngine:
             device=device,
             prompt=f"{CLEAN_UP} {spec.max_src_length} {spec.caption_prompt}|{spec.premise_prompt}",
             preprocessing=f"rgb bicubic {spec.patch_image_size} mean {spec.mean[0]} std {spec.std[0]}",
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
         )
         self._files = files
         self._spec = spec
