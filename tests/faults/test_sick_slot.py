@@ -60,7 +60,7 @@ def test_a_healthy_slot_judges_what_a_sick_one_would_park(sick: Settings, tmp_pa
     with running(two, tmp_path, PYTHONPATH=impatient) as worker:
         finished(two, batch, watch=worker)
         (out,) = worker.wait_for("slot is out")
-        assert (out["slot"], out["level"]) == (0, "error")
+        assert (out["slot"], out["level"]) == (0, "critical")
         assert worker.process.poll() is None, "the other slot goes on"
         assert worker.events("chunk parked") == []
         again = submitted(two, small_manifest(tmp_path, pairs=CHUNK, name="again.csv"))
