@@ -55,3 +55,16 @@ SPANS = {
     "mark": Kind(("chunk",), "after a death: which pair is about to be touched", ("pair", "at")),
     "release": Kind(("chunk",), "giving back what is not judged", ("charged",)),
 }
+
+
+def table() -> str:
+    """For docs/traces.md: `python -m telemetry.span_names` prints it."""
+    rows = ["| span | in | is | tells |", "|---|---|---|---|"]
+    for name, kind in SPANS.items():
+        inside = ", ".join(f"`{one}`" for one in kind.parents) or "-"
+        rows.append(f"| `{name}` | {inside} | {kind.means} | {', '.join(kind.tells) or '-'} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")
