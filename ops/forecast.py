@@ -166,11 +166,11 @@ def _of_ledger(seen: "Load") -> Rate | None:
     if not pairs or seconds <= 0:
         return None
     slots = seen.slots_a_worker or 1.0
-    workers = "a worker's" if seen.slots_a_worker else "no worker was seen, so it is taken to have"
     of = "" if len(seen.work) == 1 else f" with {len(seen.work)} models"
+    seen_none = "" if seen.slots_a_worker else ", since no worker was seen"
     told = (
         f"{counted(pairs, 'pair')}{of} judged in the last {seen.work_days} days: {pairs / seconds:.1f} a second and "
-        f"slot, times {workers} {slots:.3g} slot{'s' * (slots != 1)}"
+        f"slot, times {slots:.3g} slot{'s' * (slots != 1)} a worker{seen_none}"
     )
     return Rate(pairs_per_second=pairs / seconds * slots, source="ledger", told=told)
 
