@@ -10,11 +10,12 @@ from sqlalchemy import Connection, RowMapping, and_, bindparam, case, or_, selec
 from audit.message import WIRE_VERSION, ChunkMessage
 from audit.pair import BatchId, ChunkNumber, Row
 from audit.policy import Policy
+from db.breakers import may_try
 from db.codec import row_to_pair
 from db.death import bury, death_of, holder_of, is_orphaned
 from db.engine import Database, db_now
 from db.lease import THIS_CHUNK, Claim, Claimant, no_holder
-from db.tables import BatchState, ChunkState, batches, chunks, outcomes, pairs, retries, suspects
+from db.tables import BatchState, ChunkState, batches, breakers, chunks, outcomes, pairs, retries, suspects
 from db.workers import another_slot
 
 ELSEWHERE_S = 20.0
@@ -29,6 +30,7 @@ class Refusal(StrEnum):
     OTHER_VERSION = "other_version"
     NOT_OPEN = "not_open"
     HELD = "held"
+    PLACE_AWAY = "place_away"  # this host leaves the place of its pictures alone for a while: db/breakers.py
     ELSEWHERE = "elsewhere"  # what is left of it are pairs that died here: another slot is to judge them
     DONE = "done"
     CANCELLED = "cancelled"
@@ -50,8 +52,12 @@ _LOCKED = (
         (db_now() - chunks.c.sent_at).label("waited_s"),
         batches.c.state.label("batch_state"),
         *(batches.c[name] for name in ("model", "wire_version", "policy", "image_root", "traceparent")),
+        breakers.c.failures.label("place_failures"),
+        breakers.c.opened_at.label("place_opened_at"),
+        (breakers.c.open_until - db_now()).label("place_open_s"),
     )
     .join(batches, batches.c.id == chunks.c.batch)
+    .outerjoin(breakers, and_(breakers.c.host == bindparam("host"), breakers.c.place == batches.c.image_root))
     .where(chunks.c.batch == bindparam("batch"), chunks.c.number == bindparam("number"))
     .with_for_update(of=chunks, skip_locked=True)
 )
@@ -80,17 +86,19 @@ def claim(database: Database, message: ChunkMessage, claimant: Claimant) -> Clai
     return database.transact(lambda connection: _claim(connection, message, claimant))
 
 
-def locked_chunk(connection: Connection, batch: BatchId, number: ChunkNumber) -> Mapping[str, Any] | None:
+def locked_chunk(
+    connection: Connection, batch: BatchId, number: ChunkNumber, *, host: str = ""
+) -> Mapping[str, Any] | None:
     """The chunk's row, locked, with `expired_s` since its lease's end, and what of its batch a claim needs.
 
-    None if it is gone or another has the lock.
+    With how the place of its pictures is for `host`. None if it is gone or another has the lock.
     """
-    chunk = connection.execute(_LOCKED, {"batch": batch, "number": number}).mappings().first()
+    chunk = connection.execute(_LOCKED, {"batch": batch, "number": number, "host": host}).mappings().first()
     return None if chunk is None else dict(chunk)
 
 
 def _claim(connection: Connection, message: ChunkMessage, claimant: Claimant) -> Claim | Refusal:
-    chunk = locked_chunk(connection, message.batch, message.chunk)
+    chunk = locked_chunk(connection, message.batch, message.chunk, host=claimant.holder.host)
     if chunk is None:
         batch = select(batches, batches.c.state.label("batch_state")).where(batches.c.id == message.batch)
         return _refused_batch(connection.execute(batch).mappings().first(), claimant) or Refusal.HELD
@@ -114,7 +122,7 @@ def _take_over(connection: Connection, chunk: Mapping[str, Any], claimant: Claim
         return Refusal.HELD
     if bury(connection, chunk, death_of(chunk), max_deaths=claimant.max_deaths) is ChunkState.PARKED:
         return Refusal.PARKED
-    fresh = locked_chunk(connection, chunk["batch"], chunk["number"])
+    fresh = locked_chunk(connection, chunk["batch"], chunk["number"], host=claimant.holder.host)
     return _take(connection, fresh, claimant) if fresh else Refusal.HELD
 
 
@@ -131,10 +139,14 @@ def _refused_batch(batch: RowMapping | Mapping[str, Any] | None, claimant: Claim
 
 
 def _take(connection: Connection, chunk: Mapping[str, Any], claimant: Claimant) -> Claim | Refusal:
+    this = {"its_batch": chunk["batch"], "its_number": chunk["number"]}
+    waits_again = {**this, "state": ChunkState.PENDING, "sent_at": None, **no_holder()}
+    if not may_try(connection, chunk, claimant.holder.host, lease_s=claimant.lease_s):
+        connection.execute(THIS_CHUNK, waits_again)
+        return Refusal.PLACE_AWAY
     key = {"batch": chunk["batch"], "first": chunk["first_row"], "last": chunk["last_row"]}
     here = {"slot": claimant.provenance.worker, "elsewhere_s": ELSEWHERE_S}
     waiting = connection.execute(_WAITING, {**key, **here}).mappings().all()
-    this = {"its_batch": chunk["batch"], "its_number": chunk["number"]}
     if not waiting:  # every pair of it was named while dead holders were buried
         connection.execute(THIS_CHUNK.values(done_at=db_now()), {**this, "state": ChunkState.DONE})
         return Refusal.DONE
@@ -142,7 +154,7 @@ def _take(connection: Connection, chunk: Mapping[str, Any], claimant: Claimant) 
     if left_out and not another_slot(connection, chunk["model"], claimant.provenance.worker):
         left_out = frozenset()
     if len(left_out) == len(waiting):
-        connection.execute(THIS_CHUNK, {**this, "state": ChunkState.PENDING, "sent_at": None, **no_holder()})
+        connection.execute(THIS_CHUNK, waits_again)
         return Refusal.ELSEWHERE
     token = uuid.uuid4().hex
     connection.execute(_HOLD, {**this, **_held(claimant, token)})
@@ -159,6 +171,7 @@ def _take(connection: Connection, chunk: Mapping[str, Any], claimant: Claimant) 
         suspects=suspected,
         retried=_rows(waiting, "retried"),
         left_out=left_out,
+        place_failed=chunk["place_failures"] is not None,
         claimant=claimant,
         traceparent=chunk["traceparent"],
         waited_s=None if chunk["waited_s"] is None else max(0.0, chunk["waited_s"]),

@@ -59,7 +59,8 @@ class Claim:
     `pairs` are those that want an outcome, in row order. `careful` asks for one pair at a time with a committed marker;
     `suspects` are judged last; `retried` have a failure that their new outcome replaces; `left_out` are
     suspects that another slot is to judge. `token` fences: only its owner can record. `traceparent` is of the
-    submission, `waited_s` how long the chunk's message was out.
+    submission, `waited_s` how long the chunk's message was out. `place_failed`: pictures of this image root could not
+    be read here lately, and what becomes of this chunk decides about others (db/breakers.py).
     """
 
     batch: BatchId
@@ -76,6 +77,7 @@ class Claim:
     claimant: Claimant
     traceparent: str | None = None
     waited_s: float | None = None
+    place_failed: bool = False
 
 
 def renew(database: Database, claim: Claim) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Integer, bindparam, exists, func, select
 
 from audit.message import Lane, Rank, rank_in
+from db.breakers import AWAY
 from db.doorbell import FED, Doorbell, Window, doorbell
 from db.tables import ChunkState, batches, chunks
 
@@ -19,7 +20,7 @@ _UNDER_WAY = (
 _WITH_PENDING = (
     select(batches.c.id, batches.c.tenant, batches.c.priority, batches.c.lane)
     .where(FED, batches.c.lane == bindparam("lane"))
-    .where(exists().where(chunks.c.batch == batches.c.id, chunks.c.state == ChunkState.PENDING))
+    .where(exists().where(chunks.c.batch == batches.c.id, chunks.c.state == ChunkState.PENDING), ~AWAY)
     .order_by(batches.c.priority.desc(), batches.c.id)
 )
 _FIRST_PENDING = (

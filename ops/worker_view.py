@@ -11,6 +11,7 @@ from ops.text import duration, one_line, plain
 
 if TYPE_CHECKING:
     from audit.settings import Settings
+    from db.breakers import Breaker
     from db.engine import Database
     from db.queries import Progress
     from db.workers import SlotSeen
@@ -32,13 +33,31 @@ def judged_by_nobody(database: "Database", seen: "Progress", settings: "Settings
     """The batch, and a line with the cure when it waits for judging and no worker is known to hold its model.
 
     Then it comes without a rate and a time left, which would be nonsense. No line where nothing is known: in a ledger
-    without the table.
+    without the table. Another line when workers hold it, and its pictures are away.
     """
-    if seen.state not in ("queued", "running") or _held_or_unknown(database, seen.model, settings):
+    if seen.state not in ("queued", "running"):
         return seen, None
+    if _held_or_unknown(database, seen.model, settings):
+        return seen, _pictures_away(database, seen)
     up = typed_for("up", seen.model, settings)
     trouble = f"no living worker is known to hold the model {plain(seen.model)}: start one ({up})"
     return replace(seen, rate=None, eta_s=None), trouble
+
+
+def _pictures_away(database: "Database", seen: "Progress") -> str | None:
+    from db.breakers import open_breakers
+
+    try:
+        return "; ".join(map(_told_of, open_breakers(database, seen.batch))) or None
+    except LedgerUnavailable:  # a ledger without the table, too
+        return None
+
+
+def _told_of(breaker: "Breaker") -> str:
+    when = f"tried again in {duration(breaker.wait_s)}" if breaker.wait_s else "one chunk tries it now"
+    since = f"left alone for {duration(breaker.open_age_s)}"
+    host = breaker.host.split(" ")[0]
+    return one_line(f"pictures wait on {host}: {breaker.place}, {since}, {when} ({breaker.reason})")
 
 
 def _held_or_unknown(database: "Database", model: str, settings: "Settings") -> bool:
@@ -52,6 +71,7 @@ def _held_or_unknown(database: "Database", model: str, settings: "Settings") -> 
 
 def look_at_workers(settings: "Settings", database: "Database") -> Look:
     """One look; exit status 1 when no worker is alive. Raises Unavailable."""
+    from db.breakers import open_breakers
     from db.workers import seen
 
     slots = seen(database)
@@ -62,6 +82,7 @@ def look_at_workers(settings: "Settings", database: "Database") -> Look:
         for slot in alive
         if slot.canary and slot.canary != "passed"
     ]
+    lines += map(_told_of, open_breakers(database))
     return Look(
         value=[_json(slot, settings) for slot in slots],
         table=_table(slots, settings) if slots else None,

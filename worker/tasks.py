@@ -18,10 +18,13 @@ from telemetry.logs import logger
 from telemetry.metrics import meters
 from telemetry.stages import about, stage
 from telemetry.traces import abandon, here, span
+from worker import places
 from worker.careful_judging import judge_carefully
 from worker.deaths import EX_LET_GO
 from worker.distrust import take_back
 from worker.engines.canary import WrongAnswer
+from worker.images.codes import PICTURES_AWAY
+from worker.images.fetch import check_folder
 from worker.in_hand import Cancelled, InHand, TakenOver
 from worker.judging import judge_pairs
 from worker.office import Office, patiently
@@ -110,18 +113,16 @@ def _judge_claimed(held: Claim, office: Office) -> Ending:
 
 def _judge(chunk: InHand) -> Ending:
     held, office = chunk.held, chunk.office
-    if not os.path.isdir(held.image_root):
-        # One host that has lost its mount must not write file_missing for a million pairs that are fine elsewhere.
-        log.error("image folder is missing", folder=held.image_root, stage="preprocess")
-        chunk.give_back(charge=True)
-        return Ending.RELEASED
     try:
+        check_folder(held.image_root)
         if held.careful:
             judge_carefully(chunk)
         else:
             _judge_at_full_speed(chunk)
         if chunk.save() is Recorded.DONE:
             office.healthy()
+            if held.place_failed:
+                places.well(office, held.image_root)
             return Ending.DONE
         chunk.give_back(charge=not (office.stopping() or held.left_out))
     except SoftTimeLimitExceeded:
@@ -133,7 +134,9 @@ def _judge(chunk: InHand) -> Ending:
         _leave(f"process is poisoned: {error.detail}")  # a marker stands: it may be the pair's doing
     except (LedgerUnavailable, TakenOver):
         raise
-    except Transient as error:  # a sick engine, no process to decode in, pictures that are away
+    except Transient as error:  # a sick engine, no process to decode in
+        if error.code == PICTURES_AWAY:
+            return _give_back_until_they_are_back(chunk, error.detail)
         _give_back_and_leave(chunk, f"no pair's fault: {error}")
     except Exception:
         # Unknown, so nobody's fault yet: what is judged is kept, and the next attempt goes pair by pair.
@@ -170,6 +173,14 @@ def _judge_at_full_speed(chunk: InHand) -> None:
             if time.monotonic() - saved > due_s:
                 chunk.save()
                 renewed = saved = time.monotonic()
+
+
+def _give_back_until_they_are_back(chunk: InHand, reason: str) -> Ending:
+    """Pictures are away: nobody's death. What is judged is kept; the ledger knows before anybody can claim the rest."""
+    chunk.save()
+    places.away(chunk.office, chunk.held.image_root, reason)
+    chunk.give_back(charge=False)
+    return Ending.RELEASED
 
 
 def _give_back_and_leave(chunk: InHand, why: str, *, limit: bool = False) -> NoReturn:

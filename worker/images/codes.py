@@ -11,6 +11,8 @@ NOT_A_FILE = "not_a_file"
 FILE_MISSING = "file_missing"
 FILE_UNREADABLE = "file_unreadable"
 URL_SCHEME = "url_scheme"
+PICTURES_AWAY = "pictures_away"
+"""Of no picture: the whole folder does not answer, and the pair waits."""
 
 FETCH_CODES = frozenset(
     {PATH_DENIED, NOT_A_FILE, FILE_MISSING, FILE_UNREADABLE, URL_SCHEME, IMAGE_TOO_LARGE, IMAGE_EMPTY}

@@ -19,6 +19,7 @@ from worker.images.codes import (
     IMAGE_EMPTY,
     NOT_A_FILE,
     PATH_DENIED,
+    PICTURES_AWAY,
     URL_SCHEME,
 )
 from worker.images.limits import ImageLimits, check_bytes
@@ -50,12 +51,32 @@ def read_picture(reference: str, *, root: Path, limits: ImageLimits) -> bytes:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         _deny_if_outside(path, root, reference)
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            check_folder(root)
         _refuse(error, reference)
     try:
         _check_place(place, root, reference)
         return _read(place, reference, limits)
     finally:
         os.close(place)
+
+
+def check_folder(root: str | Path) -> None:
+    """Raise Transient (`pictures_away`) when the folder is not there, does not answer, or has nothing in it.
+
+    A mount that is away leaves an empty folder behind: a host without its pictures must not write file_missing for a
+    million pairs that are fine elsewhere.
+    """
+    try:
+        with os.scandir(root) as entries:
+            if next(entries, None) is not None:
+                return
+        cause = "is empty: is its mount away?"
+    except PermissionError:
+        return  # names in it can be opened all the same, where only listing it is forbidden
+    except OSError as error:
+        cause = f"cannot be read: {os.strerror(error.errno or 0)}"
+    raise Transient(PICTURES_AWAY, f"the image folder {cause}")
 
 
 def _checked(reference: str, root: Path) -> bytes:
@@ -131,7 +152,7 @@ def _refuse(error: OSError, reference: str) -> NoReturn:
     if error.errno in _OUR_OWN_LACK:
         raise Transient("out_of_resources", f"cannot open pictures: {os.strerror(error.errno or 0)}") from error
     if error.errno in _LOST_MOUNT:
-        raise Transient("pictures_away", f"the image folder does not answer: {os.strerror(error.errno)}") from error
+        raise Transient(PICTURES_AWAY, f"the image folder does not answer: {os.strerror(error.errno)}") from error
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         raise BadImage(FILE_MISSING, f"there is no file {_shown(reference)} in the image folder") from None
     cause = os.strerror(error.errno or 0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.errors import BadImage
+from audit.errors import BadImage, Transient
 from worker.images.codes import FETCH_CODES
 from worker.images.fetch import read_picture
 from worker.images.limits import ImageLimits
@@ -137,9 +137,15 @@ def test_missing_files_are_missing(reference: str, root: Path) -> None:
     assert outcome(reference, root) == "file_missing"
 
 
-def test_a_missing_root_makes_its_files_missing(root: Path) -> None:
-    """Somebody moved the folder: every pair says so for itself."""
-    assert outcome("a.jpg", root.parent / "gone") == "file_missing"
+def test_a_root_that_is_missing_or_empty_is_away_and_its_files_are_not_missing(root: Path) -> None:
+    """A mount that is lost leaves an empty folder or none; its pictures are as they were."""
+    (root.parent / "bare").mkdir()
+    for name, why in (("gone", "No such file"), ("bare", "is empty")):
+        with pytest.raises(Transient, match=why) as away:
+            outcome("a.jpg", root.parent / name)
+        assert away.value.code == "pictures_away"
+    (root.parent / "bare" / "another.jpg").touch()
+    assert outcome("a.jpg", root.parent / "bare") == "file_missing"
 
 
 @pytest.mark.parametrize("reference", ["a" * 4_096, "a" * 256, "a/" * 3_000 + "a", "\U0001f600" * 2_000])
