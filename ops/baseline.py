@@ -94,7 +94,7 @@ def baseline(
 
 def _workers(settings: "Settings", *, beside: bool) -> bool:
     """Whether a worker of this AUDIT_HOME runs; raises Permanent (`worker_running`) unless that is meant."""
-    from ops.health import workers_seen
+    from worker.seen import workers_seen
 
     pids = [worker.pid for worker in workers_seen(settings.home, now=time.time())]
     if pids and not beside:

@@ -2,68 +2,23 @@
 
 Of a worker it looks at what the main process wrote of itself in the last seconds, and whether the processes named there
 live. So it answers in a fraction of a second, and an outage of Redis or of the ledger, which a restart of the worker
-cannot end, does not make it unhealthy.
+cannot end, makes it neither dead nor unready. worker/health.py decides, here and for the pages over HTTP.
 """
 
-import json
-import os
-import stat
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ops.arguments import JsonOption, examples
+from worker.health import State
+from worker.health import full_disks as full
+from worker.seen import STALE_S, Probe, WorkerSeen, told_of, workers_seen
 
 if TYPE_CHECKING:
     from audit.settings import Settings
 
-STALE_S = 60.0
-"""A main process writes once a second; while a ledger or a Redis hangs it writes within half of this."""
 FLOWER_LIMIT_S = 4.0
-MOST_BYTES = 100_000
-"""What a worker writes of itself is some hundred bytes."""
-FULL_BYTES = 64 * 1024
-"""Room for one more chunk of outcomes; below it SQLite cannot commit."""
-CLOCK_S = 2.0
-"""Start times of processes are known to a hundredth of a second, but by a boot time that is rounded."""
-
-
-class Probe(StrEnum):
-    """What is asked."""
-
-    LIVE = "live"
-    READY = "ready"
-    FLOWER = "flower"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSeen:
-    """A worker whose main process lives. `ready` counts slots whose process judged the canary pair, and lives."""
-
-    pid: int
-    model: str
-    slots: int
-    ready: int
-    silent_s: float  # since it last wrote
-    stopped: bool  # SIGSTOP, or a debugger
-    waits: str | None  # for what: a ledger or a Redis that is away; it makes nobody unhealthy
-    finished: int = 0  # chunks, and pairs judged alone, since it started
-    busy: int = 0  # slots with a chunk in hand
-
-    def wrong(self, probe: Probe, stale_s: float) -> str | None:
-        """Why the answer is no; None when it is yes. One ready slot is enough: others may be reloading just now."""
-        if self.stopped:
-            return f"worker {self.pid} is stopped"
-        if self.silent_s > stale_s:
-            return f"worker {self.pid} hangs: it has not told of itself for {self.silent_s:.0f} s"
-        if probe is Probe.READY and not self.ready:
-            return f"worker {self.pid} cannot judge: none of its {self.slots} slots has proved its model"
-        return None
 
 
 def register(app: typer.Typer) -> None:
@@ -72,8 +27,9 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "caption-audit health",
             "caption-audit health --probe live",
+            "caption-audit health --probe all",
             "caption-audit health --probe flower",
-            "caption-audit health --json | jq .workers",
+            "caption-audit health --json | jq '.workers[].depths'",
         )
     )(health)
 
@@ -82,8 +38,9 @@ def health(
     probe: Annotated[
         Probe,
         typer.Option(
-            help="`live`: the main process runs and is heard of; `ready`: a slot has proved its model; `flower`: Flower"
-            " answers here, and only with its password."
+            help="`live`: the main process runs and is heard of; `ready`: a slot has proved its model, and still"
+            " answers known questions rightly; `all`: Redis, the ledger, disks and memory are well, too; `flower`:"
+            " Flower answers here, and only with its password."
         ),
     ] = Probe.READY,
     stale_after: Annotated[
@@ -94,8 +51,8 @@ def health(
     """Say whether the worker that runs here, for this AUDIT_HOME, lives and can judge; for health checks.
 
     Exit status 0: every worker here does; 1: one does not, or there is none. A slot is ready once its process judged
-    the canary pair, and as long as that process lives; a worker is ready with one such slot, unless a disk of its
-    AUDIT_HOME or of its SQLite ledger is full.
+    the canary pair, and as long as that process lives and answers known questions rightly; a worker is ready with one
+    such slot (the others are named as degraded), unless a disk of its AUDIT_HOME or of its SQLite ledger is full.
     """
     from audit.settings import read_settings
 
@@ -107,64 +64,23 @@ def health(
         seen = list(workers_seen(settings.home, now=time.time()))
         wrong = [reason for worker in seen if (reason := worker.wrong(probe, stale_after))]
         wrong = wrong if seen else ["no worker runs here"]
-        if probe is Probe.READY:
+        if probe is not Probe.LIVE:
             wrong += full_disks(settings)
     if as_json:
         from ops.show import print_json
 
-        print_json(
-            {"probe": probe.value, "ok": not wrong, "wrong": wrong, "workers": [asdict(worker) for worker in seen]}
-        )
+        workers = [told_of(worker, stale_after) for worker in seen]
+        print_json({"probe": probe.value, "ok": not wrong, "wrong": wrong, "workers": workers})
     else:
         print("; ".join(wrong or [_told(worker) for worker in seen] or ["Flower answers, and only with its password"]))
     return 1 if wrong else 0
 
 
-def workers_seen(home: Path, *, now: float) -> Iterator[WorkerSeen]:
-    """Every worker of this AUDIT_HOME whose main process lives; `now` is in seconds since the epoch.
-
-    Files that a killed worker left behind are passed over, also when another process has its number by now.
-    """
-    import psutil
-
-    for path in sorted((home / "run").glob("worker-*.json")):
-        try:
-            found = path.stat()
-            if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
-                continue  # reading a pipe would wait for ever
-            wrote_at, told = found.st_mtime, json.loads(path.read_text())
-            process = psutil.Process(int(told["pid"]))
-            if process.status() == psutil.STATUS_ZOMBIE or process.create_time() > wrote_at + CLOCK_S:
-                continue
-            yield WorkerSeen(
-                pid=process.pid,
-                model=str(told["model"]),
-                slots=int(told["slots"]),
-                ready=sum(_works(int(pid), process.pid) for pid in told["ready"].values()),
-                silent_s=round(max(0.0, now - wrote_at), 1),
-                stopped=process.status() == psutil.STATUS_STOPPED,
-                waits=told.get("waits"),
-                finished=int(told.get("finished", 0)),
-                busy=int(told.get("busy", 0)),
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, psutil.Error):
-            continue  # gone between two looks, or no file of ours
-
-
 def full_disks(settings: "Settings") -> list[str]:
     """Disks of this host without room: nothing can be claimed, and a restart would not help. One sentence each."""
-    home, url = settings.home, settings.ledger_url
-    folders = [home, *([Path(url.removeprefix("sqlite:///")).parent] if url.startswith("sqlite:///") else [])]
-    wrong = {}
-    for folder in folders:
-        try:
-            found = os.statvfs(folder)
-        except OSError:
-            continue  # not there yet
-        left = found.f_bavail * found.f_frsize
-        if found.f_blocks and left < FULL_BYTES:
-            wrong[found.f_fsid] = f"the disk of {folder} is full: {left} bytes are left"
-    return list(wrong.values())
+    from worker.resources import disks, folders_of
+
+    return full({"disks": disks(folders_of(settings))})
 
 
 def flower_wrong(settings: "Settings") -> str | None:
@@ -203,17 +119,11 @@ def _status(url: str, headers: dict[str, str]) -> int:
         return 0
 
 
-def _works(pid: int, parent: int) -> bool:
-    """Whether a pool process lives; a number that another process has by now does not count."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return process.ppid() == parent and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
-    except psutil.Error:
-        return False
-
-
 def _told(worker: WorkerSeen) -> str:
     waits = f"; it waits: {worker.waits}" if worker.waits else ""
-    return f"worker {worker.pid}: {worker.ready} of {worker.slots} slots ready, model {worker.model}{waits}"
+    health = worker.health()
+    short = [] if health.resources.state is not State.DEGRADED else list(health.resources.reasons)
+    if health.capability.state is State.DEGRADED:
+        short += health.capability.reasons
+    degraded = f"; degraded: {', '.join(short)}" if short else ""
+    return f"worker {worker.pid}: {worker.ready} of {worker.slots} slots ready, model {worker.model}{waits}{degraded}"

@@ -8,7 +8,7 @@ import time
 from math import inf
 
 from audit.settings import Settings
-from ops.health import Probe, WorkerSeen, workers_seen
+from worker.seen import Probe, WorkerSeen, workers_seen
 
 LOOK_EVERY_S = 0.5
 PAUSED_S = 5.0

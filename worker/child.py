@@ -26,9 +26,10 @@ from worker.deaths import EX_LOAD_FAILED
 from worker.distrust import take_back_idle
 from worker.engines.base import Engine
 from worker.engines.canary import Known, WrongAnswer
-from worker.memory import device_bytes
+from worker.memory import Growth, device_bytes
 from worker.model_pool import Model, cpu_twin, load_engine, make_desk, prove_again, provenance_of
 from worker.office import Office
+from worker.recycling import Turn
 from worker.sick import wait_for_others
 from worker.slots import Slot
 from worker.start_facts import start_facts
@@ -164,6 +165,18 @@ def _resource(provenance: Provenance, slot: Slot) -> dict[str, str | int]:
         "caption_audit.precision": provenance.precision,
         "caption_audit.device": provenance.device,
     }
+
+
+def turn_of(workplace: Workplace, office: Office, slot_number: int) -> Turn:
+    """When this process is to make room for a fresh one."""
+    settings = workplace.settings
+    growth = Growth(
+        engine=office.desk.engine,
+        most_rss_bytes=settings.recycle_rss_growth,
+        most_device_bytes=settings.recycle_device_growth,
+    )
+    most = settings.max_tasks_per_child
+    return Turn(workplace.board, workplace.slots, number=slot_number, most=most, grown=growth.over)
 
 
 def _fault_while_idle(office: Office, error: Exception) -> NoReturn:

@@ -29,6 +29,8 @@ BUSY_S = 1.0
 """A round does not wait long for a locked SQLite file: forks wait for the round, and the next one comes in a second."""
 SILENT_S = 10.0
 """A ledger that says nothing for so long is away; above its lock timeout (5 s)."""
+KNOCK_EVERY_S = 5.0
+"""A worker that has nothing to send would else not know for hours that its Redis is away."""
 FORK_WAIT_S = 20.0
 """Longest that a fork waits for a round to end; above the ledger's connect timeout (5 s) and the longest silence."""
 
@@ -48,6 +50,7 @@ class Rounds:
     model: str
     slots: int
     ring: Bell
+    knock: Callable[[], None]  # asks whether Redis is there
     lying: Callable[[frozenset[Lane]], Mapping[Lane, Lying]]  # what waits in Redis
     nobody_works: Callable[[], bool]  # no child has a chunk in hand, though one could
     reconnect: Callable[[], None]  # makes Celery's consumer connect to Redis anew
@@ -72,6 +75,9 @@ class Housekeeper:
         self._round_at: float = time.time()
         self._deaf_since: float | None = None
         self._complained: str | None = None
+        self._knocked_at: float | None = None
+        self.redis_away: str | None = None  # why, as last seen
+        self.ledger_away: str | None = None
         self._round_ended = False
         self._database: Database | None = None
         self._killed: frozenset[int] = frozenset()
@@ -115,14 +121,18 @@ class Housekeeper:
             if not self._stopped.is_set():
                 self._look_at_clock()
                 bells = self._with_ledger(self._sweep_tell_and_feed)
+                self.ledger_away = None
                 # No connection is open while Redis is waited for, so that a fork meanwhile inherits none.
                 self._ring(bells)
+                self._knock()
                 self._complain(None)
                 self._round_ended = True
         except LedgerUnavailable as error:
             self._doubted_at = time.monotonic()
+            self.ledger_away = error.detail
             self._complain(error.detail)
         except BrokerUnavailable as error:
+            self.ledger_away, self.redis_away = None, error.detail
             self._complain(error.detail)
         except Exception:
             log.exception("housekeeping failed")
@@ -200,6 +210,15 @@ class Housekeeper:
         except BrokerUnavailable:
             self._with_ledger(lambda database: unsend(database, bells))
             raise
+
+    def _knock(self) -> None:
+        """Now and then, and with each round while it is away."""
+        now = time.monotonic()
+        if self.redis_away is None and self._knocked_at is not None and now - self._knocked_at < KNOCK_EVERY_S:
+            return
+        self._knocked_at = now
+        self._rounds.knock()
+        self.redis_away = None
 
     def _report(self, buried: Buried) -> None:
         told = {

@@ -24,19 +24,19 @@ from telemetry.exporting import flush
 from telemetry.logs import configure_logs, last_words, logger
 from telemetry.metrics import exposition
 from worker.board import Board
-from worker.child import Workplace, open_office
+from worker.child import Workplace, open_office, turn_of
 from worker.children import EX_UNAVAILABLE, Children
 from worker.devices import check_devices
 from worker.giving_way import GivingWay
 from worker.housekeeping import Housekeeper, Rounds
-from worker.memory import Growth
 from worker.model_pool import find_model
 from worker.office import Office
 from worker.pages import METRICS, Page, Routes
 from worker.ready_file import ReadyFile
-from worker.recycling import Turn, leave_in_turn
+from worker.recycling import leave_in_turn
 from worker.redis_side import RedisSide
 from worker.replacing import leave_when_told
+from worker.reporting import Reporting
 from worker.serving import Serving
 from worker.slots import plan_slots
 from worker.stopping import Stopping
@@ -58,6 +58,7 @@ class Lifecycle:
         self._settings = settings
         self._redis = RedisSide(app)
         self._ready = ReadyFile(settings.home)
+        self._reporting: Reporting | None = None
         self._workplace: Workplace | None = None
         self._office: Office | None = None
         self._housekeeper: Housekeeper | None = None
@@ -122,7 +123,8 @@ class Lifecycle:
 
     def _routes(self) -> Routes:
         """The pages of this worker: made of what is in memory, while forks wait."""
-        return {"/metrics": lambda: Page(content_type=METRICS, body=exposition())}
+        told = self._reporting.routes() if self._reporting else {}
+        return {"/metrics": lambda: Page(content_type=METRICS, body=exposition()), **told}
 
     def on_process_init(self, **_: object) -> None:
         """Pool process: get ready, or leave."""
@@ -130,15 +132,7 @@ class Lifecycle:
             os._exit(EX_UNAVAILABLE)
         process = current_process()
         self._office = open_office(self._workplace, process.index, worker=self._hostname)
-        settings, workplace = self._settings, self._workplace
-        growth = Growth(
-            engine=self._office.desk.engine,
-            most_rss_bytes=settings.recycle_rss_growth,
-            most_device_bytes=settings.recycle_device_growth,
-        )
-        most = settings.max_tasks_per_child
-        turn = Turn(workplace.board, workplace.slots, number=process.index, most=most, grown=growth.over)
-        leave_in_turn(process, turn)
+        leave_in_turn(process, turn_of(self._workplace, self._office, process.index))
 
     def on_process_shutdown(self, pid: int, exitcode: int, **_: object) -> None:
         """Pool process, when it leaves through Celery's own door; one that is killed or sick does not come here."""
@@ -154,7 +148,7 @@ class Lifecycle:
         self._consumer = sender
         self._watch()
         gc.freeze()  # Celery collects garbage before each fork, while nobody is given work: less to look at
-        self._write_ready_file()
+        self._report()
         workplace = self._require()
         log.info("worker ready", slots=len(workplace.slots), model=workplace.model.name, pid=os.getpid())
 
@@ -176,6 +170,7 @@ class Lifecycle:
             model=workplace.model.name,
             slots=len(workplace.slots),
             ring=self._redis.ring,
+            knock=self._redis.knock,
             lying=partial(self._redis.lying, model=workplace.model.name),
             nobody_works=children.nobody_works,
             reconnect=self._reconnect,
@@ -189,6 +184,16 @@ class Lifecycle:
             ),
         )
         self._housekeeper = Housekeeper(rounds)
+        self._reporting = Reporting(
+            self._ready,
+            workplace.board,
+            workplace.slots,
+            model=workplace.model.name,
+            settings=self._settings,
+            house=self._housekeeper,
+            telling=self._telling,
+            pages=lambda: self._serving.url if self._serving else None,
+        )
         self._housekeeper.start()
         self._stopping = Stopping(
             workplace.board,
@@ -257,7 +262,11 @@ class Lifecycle:
         if (refusal := self._refusal()) is not None:
             self._require().board.drain()
             state.should_stop = refusal[0]  # Celery's main loop looks at it; messages stay queued
-        self._write_ready_file()
+        self._report()
+
+    def _report(self) -> None:
+        if self._reporting:
+            self._reporting.tell()
 
     def _refusal(self) -> tuple[int, str] | None:
         return self._children.refusal() if self._children else None
@@ -266,21 +275,6 @@ class Lifecycle:
         if self._consumer is not None and self._consumer.hub is not None:
             # In Celery's own loop, where it is what a lost connection is: the consumer starts anew, children live on.
             self._consumer.hub.call_soon(_lose_connection)
-
-    def _write_ready_file(self) -> None:
-        """What `caption-audit up` and health checks read: which slots have proved their model."""
-        workplace, slots = self._require(), len(self._require().slots)
-        waits = (self._housekeeper and self._housekeeper.waits) or (self._telling and self._telling.trouble) or None
-        board = workplace.board
-        self._ready.write(
-            slots=slots,
-            ready=board.ready_pids(slots),
-            model=workplace.model.name,
-            waits=waits,
-            pages=self._serving.url if self._serving else None,
-            finished=board.finished(slots),
-            busy=board.busy(slots),
-        )
 
     def _require(self) -> Workplace:
         if self._workplace is None:

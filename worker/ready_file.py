@@ -2,13 +2,16 @@
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from telemetry.logs import logger
 
 log = logger(__name__)
+BLOCK, ROOM = 4096, 512
 
 
 class ReadyFile:
@@ -17,6 +20,7 @@ class ReadyFile:
     def __init__(self, home: Path) -> None:
         self._folder = home / "run"
         self._complained: str | None = None
+        self.last: tuple[Mapping[str, Any], float] = ({}, 0.0)  # what was told, and when in seconds since the epoch
 
     def write(
         self,
@@ -28,14 +32,18 @@ class ReadyFile:
         pages: str | None = None,
         finished: int,
         busy: int,
+        seats: Sequence[Mapping[str, Any]] = (),
+        resources: Mapping[str, Any] | None = None,
     ) -> None:
         """Tell which slots have proved their model, by pid, what the worker waits for, and where its pages are.
 
-        `finished` only grows, with each chunk; `busy` slots have one in hand.
+        `finished` only grows, with each chunk; `busy` slots have one in hand. `seats`
+        are the slots, and `resources` what else is needed, for worker/seen.py.
         """
         told = {"pid": os.getpid(), "slots": slots, "ready": ready, "model": model, "waits": waits, "pages": pages}
-        told |= {"finished": finished, "busy": busy}
-        path, text = self._path(), json.dumps(told)
+        told |= {"finished": finished, "busy": busy, "seats": list(seats), "resources": dict(resources or {})}
+        self.last = (json.loads(json.dumps(told)), time.time())  # as whoever reads the file has it
+        path, text = self._path(), _with_room(json.dumps(told))
         fresh = path.with_suffix(".new")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -56,6 +64,11 @@ class ReadyFile:
 
     def _path(self) -> Path:
         return self._folder / f"worker-{os.getpid()}.json"
+
+
+def _with_room(text: str) -> str:
+    """Blanks up to the end of a block: what is told later, with more digits, is to fit where the disk is full."""
+    return text.ljust(-(-(len(text) + ROOM) // BLOCK) * BLOCK)
 
 
 def _write_over(path: Path, text: str) -> None:

@@ -61,6 +61,11 @@ class RedisSide:
             return False
         return True
 
+    def knock(self) -> None:
+        """Ask whether it is there. Raises BrokerUnavailable."""
+        with self._connected() as connection:
+            connection.default_channel.client.ping()
+
     @contextmanager
     def _connected(self) -> Iterator[Any]:
         """Raises BrokerUnavailable for whatever keeps Redis from taking messages."""

@@ -8,8 +8,8 @@ from audit.errors import ModelRefused, UsageError
 from audit.models import WEIGHTS, model_directory
 from audit.settings import Settings
 from ops.doctor.lines import Line, ok, warning, wrong
-from ops.health import workers_seen
 from ops.text import counted
+from worker.seen import workers_seen
 from worker.slots import plan_slots
 
 GB = 1e9

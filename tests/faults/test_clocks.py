@@ -12,7 +12,6 @@ from audit.settings import Settings
 from db import tables
 from db.queries import progress
 from db.workers import seen
-from ops.health import Probe, workers_seen
 from tests.conftest import make_settings
 from tests.support.clocks import WrongClock
 from tests.support.ledger_sums import UNTROUBLED, chunk_holders, chunk_sums
@@ -21,6 +20,7 @@ from tests.support.network_namespace import another_name
 from tests.support.recovery import recovery
 from tests.support.running import Worker, changed, check_promises, finished, ledger, results, running, submitted, told
 from tests.support.waiting import wait_until
+from worker.seen import Probe, workers_seen
 
 pytestmark = pytest.mark.long
 HOUR_S = 3600

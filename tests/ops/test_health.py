@@ -13,11 +13,11 @@ from pathlib import Path
 from threading import Thread
 
 from audit.settings import Settings
-from ops.health import Probe, workers_seen
 from tests.ops.conftest import Cli
 from tests.support.flower import flower_running
 from tests.support.running import changed, running
 from tests.support.waiting import wait_until
+from worker.seen import Probe, workers_seen
 
 
 def live(cli: Cli) -> int:

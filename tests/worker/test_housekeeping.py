@@ -45,6 +45,11 @@ class Office:
             raise BrokerUnavailable("broker_unavailable", "away")
         self.rung += doorbells
 
+    def knock(self) -> None:
+        """Fail while Redis is away."""
+        if self.redis_away:
+            raise BrokerUnavailable("broker_unavailable", "away")
+
     def check(self) -> None:
         """Count the round, and fail if told so."""
         self.rounds += 1
@@ -58,6 +63,7 @@ class Office:
             model="demo",
             slots=1,
             ring=self.ring,
+            knock=self.knock,
             lying=lambda lanes: {},
             nobody_works=lambda: False,
             reconnect=lambda: None,

@@ -38,6 +38,8 @@ def test_it_says_who_is_ready_and_what_the_worker_waits_for(tmp_path: Path) -> N
         "pages": "http://127.0.0.1:9464",
         "finished": 7,
         "busy": 1,
+        "seats": [],
+        "resources": {},
     }
     write(file, ready={1: 12})
     assert (told(tmp_path)["ready"], told(tmp_path)["waits"]) == ({"1": 12}, None)
