@@ -25,6 +25,7 @@ T = TypeVar("T")
 Stage = Literal["model_loading", "preprocess", "inference", "postprocess", "queue", "ledger"]
 MEASURED = frozenset({"claim", "record", "postprocess"})
 """Timed as they pass; what preprocess and inference take is in the outcomes, a pair's share each."""
+_SPENT: ContextVar["list[tuple[str, float]] | None"] = ContextVar("spent", default=None)
 STAGE: ContextVar[str | None] = ContextVar("stage", default=None)
 """Of whatever this thread does at the moment."""
 
@@ -42,8 +43,11 @@ def stage(name: Stage, part: str = "", **told: Any) -> Iterator[Seen]:
             yield seen
     finally:
         STAGE.reset(token)
+        took_s, spent = time.perf_counter() - began, _SPENT.get()
+        if spent is not None:
+            spent.append((called, took_s))
         if called in MEASURED:
-            meters().stage_seconds.labels(called).observe(time.perf_counter() - began)
+            meters().stage_seconds.labels(called).observe(took_s)
 
 
 @contextmanager
@@ -51,6 +55,24 @@ def about(**ids: Any) -> Iterator[None]:
     """Every line logged inside, by this thread or by those it gives work to, carries these."""
     with bound_contextvars(**ids):
         yield
+
+
+@contextmanager
+def adding_up() -> Iterator[None]:
+    """What the stages within take, by this thread or by those it gives work to, is kept for milliseconds()."""
+    token = _SPENT.set([])
+    try:
+        yield
+    finally:
+        _SPENT.reset(token)
+
+
+def milliseconds() -> dict[str, float]:
+    """By the names of the stages so far; those of several threads are summed up."""
+    spent: dict[str, float] = {}
+    for called, took_s in _SPENT.get() or ():
+        spent[called] = spent.get(called, 0.0) + took_s * 1000
+    return {called: round(took_ms, 1) for called, took_ms in spent.items()}
 
 
 class Threads(ThreadPoolExecutor):

@@ -9,6 +9,7 @@ from telemetry.logs import logger
 from worker.in_hand import InHand
 from worker.judging import Looked, in_time, look, settle
 from worker.pictures import CarefulPictures, Pictures
+from worker.told import tell_pairs
 
 log = logger(__name__)
 
@@ -39,15 +40,18 @@ def _one_carefully(chunk: InHand, pair: Pair, pictures: Pictures) -> Outcome:
         failure = _blame(error, pair)
         return Outcome(row=pair.row, result=failure)
     if not isinstance(looked, Looked):
+        tell_pairs([looked], [looked], desk=desk)
         return looked
     chunk.mark(pair.row, "judge")
     try:
-        return in_time(looked, settle([looked], desk=desk)[0], desk=desk, pictures=pictures)
+        outcome = in_time(looked, settle([looked], desk=desk)[0], desk=desk, pictures=pictures)
     except (SoftTimeLimitExceeded, Transient):
         raise
     except Exception as error:  # noqa: BLE001 - as above
         failure = _blame(error, pair)
         return looked.outcome(failure)
+    tell_pairs([looked], [outcome], desk=desk)
+    return outcome
 
 
 def _blame(error: Exception, pair: Pair) -> Failure:

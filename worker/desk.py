@@ -24,4 +24,5 @@ class Desk:
     decoders: ThreadPoolExecutor
     decode_ahead: int
     pair_limit_s: float = math.inf
+    slow_pair_s: float = math.inf
     on_cpu: Callable[[], Engine] | None = None  # makes one that computes on the CPU; None where that is not wanted

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from audit.pair import Row
-from audit.verdict import Outcome
+from audit.verdict import Failure, Outcome
 from db.lease import Claim, mark, release, renew
 from db.record import Recorded, record
 from db.tables import ChunkState
@@ -32,12 +32,16 @@ class Cancelled(TakenOver):
 
 @dataclass(slots=True, kw_only=True)
 class InHand:
-    """`unsaved` are outcomes that are not recorded yet; `got_on` is whether any of this claim's have been."""
+    """`unsaved` are outcomes that are not recorded yet; `got_on` is whether any of this claim's have been.
+
+    `failed` counts failures that were recorded.
+    """
 
     held: Claim
     office: Office
     unsaved: list[Outcome] = field(default_factory=list)
     got_on: bool = False
+    failed: int = 0
 
     def save(self) -> Recorded:
         """Record with patience, a shutdown notwithstanding. Raises TakenOver when fenced, Cancelled after a cancel."""
@@ -57,6 +61,7 @@ class InHand:
         count_outcomes(self.unsaved, policy=self.held.policy)
         if recorded is Recorded.CANCELLED:
             raise Cancelled
+        self.failed += sum(isinstance(outcome.result, Failure) for outcome in self.unsaved)
         self.got_on = self.got_on or bool(self.unsaved)
         self.unsaved.clear()
         return recorded

@@ -21,8 +21,11 @@ from telemetry.stages import about, stage
 from worker.captions import clean_premise, clean_text
 from worker.desk import Desk
 from worker.engines.base import EngineCard, Question
+from worker.images.codes import IMAGE_SMALL, SMALL_SIDE_PX
+from worker.images.decode import Decoded, PictureFacts
 from worker.passes import ask
 from worker.pictures import Pictures
+from worker.told import tell_pairs
 
 log = logger(__name__)
 Progressed = Callable[[], None]
@@ -38,6 +41,7 @@ class Looked:
     image_sha256: str
     content_key: str
     decode_ms: float
+    picture: PictureFacts
     question: Question | None
     remembered: Scores | None = None
 
@@ -91,6 +95,7 @@ def judge_pairs(
             outcomes = settle(group, desk=desk, progressed=progressed)
             again = partial(in_time, desk=desk, pictures=pictures, progressed=progressed)
             outcomes = [again(one, outcome) for one, outcome in zip(group, outcomes, strict=True)]
+            tell_pairs(group, outcomes, desk=desk)
             for _ in group:
                 rows.popleft()
             yield outcomes
@@ -128,10 +133,11 @@ def _look(pair: Pair, *, desk: Desk, pictures: Pictures) -> Looked | Outcome:
             question = Question(image=image, caption=caption.text, premise=premise)
         return Looked(
             pair=pair,
-            flags=tuple(dict.fromkeys((*picture.flags, *caption.flags, *premise_flags, *text_flags))),
+            flags=tuple(dict.fromkeys((*_picture_flags(picture), *caption.flags, *premise_flags, *text_flags))),
             image_sha256=image_sha256,
             content_key=key,
             decode_ms=(time.perf_counter() - began) * 1000,
+            picture=picture.facts,
             question=question,
             remembered=scores,
         )
@@ -139,6 +145,11 @@ def _look(pair: Pair, *, desk: Desk, pictures: Pictures) -> Looked | Outcome:
         failure = Failure(code=error.code, detail=error.detail)
         stage_ms = {"decode": (time.perf_counter() - began) * 1000}
         return Outcome(row=pair.row, result=failure, image_sha256=image_sha256, stage_ms=stage_ms)
+
+
+def _picture_flags(picture: Decoded) -> tuple[str, ...]:
+    small = min(picture.width, picture.height) < SMALL_SIDE_PX
+    return (*picture.flags, IMAGE_SMALL) if small else picture.flags
 
 
 def settle(group: Sequence[Looked | Outcome], *, desk: Desk, progressed: Progressed = lambda: None) -> list[Outcome]:

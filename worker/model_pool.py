@@ -3,6 +3,7 @@
 The parent never imports torch: a parent that had started CUDA or torch's threads could not fork children that use them.
 """
 
+import math
 import os
 import sys
 import time
@@ -178,6 +179,7 @@ def make_desk(
         decoders=Threads(max_workers=settings.decode_threads, thread_name_prefix="decode"),
         decode_ahead=micro_batch + 2 * settings.decode_threads,
         pair_limit_s=settings.pair_limit_s,
+        slow_pair_s=settings.slow_pair_s or math.inf,
         on_cpu=on_cpu if settings.cpu_fallback and slot.device != "cpu" else None,
     )
 

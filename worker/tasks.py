@@ -14,9 +14,10 @@ from db.claim import Refusal, claim
 from db.lease import Claim
 from db.record import Recorded
 from telemetry.exporting import flush
+from telemetry.log_text import withholding
 from telemetry.logs import logger
 from telemetry.metrics import meters
-from telemetry.stages import about, stage
+from telemetry.stages import about, adding_up, stage
 from telemetry.traces import abandon, here, span
 from worker import places
 from worker.careful_judging import judge_carefully
@@ -29,6 +30,7 @@ from worker.in_hand import Cancelled, InHand, TakenOver
 from worker.judging import judge_pairs
 from worker.office import Office, patiently
 from worker.pictures import quick_pictures
+from worker.told import Effort
 
 log = logger(__name__)
 CLAIM_PATIENCE_S = 30.0
@@ -57,7 +59,7 @@ def judge_chunk(message: ChunkMessage, office: Office) -> Ending:
     office.limit.install()
     office.progressed()
     ids = {"batch": message.batch, "chunk": message.chunk}
-    with about(**ids), span("chunk", system="redis", operation="process", **ids) as seen:
+    with about(**ids), adding_up(), span("chunk", system="redis", operation="process", **ids) as seen:
         try:
             with office.canaries.at_work():
                 ending = _claim_and_judge(message, office)
@@ -92,22 +94,24 @@ def _claim(message: ChunkMessage, office: Office) -> Ending:
     if isinstance(held, Refusal):
         log.log(_level(held), "chunk not claimable", reason=held.value, stage="ledger")
         return Ending.REFUSED
-    with about(attempt=held.attempt):
+    texts = (text for pair in held.pairs for text in (pair.caption, pair.premise))
+    with about(attempt=held.attempt), withholding(texts):
         return _judge_claimed(held, office)
 
 
 def _judge_claimed(held: Claim, office: Office) -> Ending:
-    began = time.monotonic()
+    effort, chunk = Effort(), InHand(held=held, office=office)
     log.debug("chunk claimed", careful=held.careful, pairs=len(held.pairs))
     here().link(held.traceparent)
     here().tell(attempt=held.attempt, careful=held.careful, pairs=len(held.pairs), queue_wait_s=held.waited_s)
     try:
-        ending = _judge(InHand(held=held, office=office))
+        ending = _judge(chunk)
     except TakenOver as taken:
         ending = Ending.CANCELLED if isinstance(taken, Cancelled) else Ending.FENCED
     except LedgerUnavailable as error:
         _leave(f"results given up: {error.detail}", EX_LET_GO)
-    log.info("chunk ended", ending=ending.value, careful=held.careful, took_s=round(time.monotonic() - began, 3))
+    told = {"ending": ending.value, "careful": held.careful, "pairs": len(held.pairs), "failed": chunk.failed}
+    log.info("chunk ended", **told, **effort.told(office.desk.engine))
     return ending
 
 

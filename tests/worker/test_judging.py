@@ -307,5 +307,13 @@ def test_what_does_not_fit_the_device_is_judged_on_the_cpu_if_that_is_allowed(
     assert codes(judged(chunk, folder, desk(decoders))) == ["out_of_device_memory", "No"]
     outcomes = judged(chunk, folder, replace(desk(decoders), on_cpu=on_cpu))
     assert codes(outcomes) == ["Yes", "No"]
-    assert [outcome.flags for outcome in outcomes] == [("cpu_fallback",), ()]
+    assert [outcome.flags for outcome in outcomes] == [("image_small", "cpu_fallback"), ("image_small",)]
     assert len(made) == 1
+
+
+def test_a_small_picture_is_judged_and_flagged(folder: Path, decoders: ThreadPoolExecutor) -> None:
+    """Whoever reads the verdicts sees that the model had little to look at; the shorter side counts."""
+    draw(folder / "enough.png", size=(224, 300))
+    draw(folder / "flat.png", size=(900, 223))
+    outcomes = judged(pairs(("enough.png", "stub:yes"), ("flat.png", "stub:yes")), folder, desk(decoders))
+    assert [outcome.flags for outcome in outcomes] == [(), ("image_small",)]

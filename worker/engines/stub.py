@@ -64,6 +64,7 @@ class StubEngine:
     - `stub:segv`: read address 0, as native code with a bug does; `stub:abort`: SIGABRT, as its assertions do
     - `stub:eat=500`: use 500 MB, page by page: the kernel kills (a cgroup's limit), or MemoryError (RLIMIT_AS)
     - `stub:leak=50`: keep 50 MB for ever; `stub:device=50`: say that 50 MB more of the device are held, for ever
+    - `stub:quote`, `stub:complain`: ValueError, EngineFault that quote the caption, as libraries do
     - `stub:nan`: EngineFault; `stub:poison`: PoisonedProcess; `stub:oom>4`: OutOfDeviceMemory in batches over 4
 
     Costs, for searches and queue benchmarks: a pass takes `call_s`, and `pair_s` more for each of its pairs; over
@@ -144,6 +145,7 @@ class StubEngine:
         if self._sick and (len(questions) > 2 or any(CANARY not in question.caption for question in questions)):
             os.kill(os.getpid(), signal.SIGKILL)
         for question in questions:
+            _quote(question.caption)
             for order, value in ORDER.findall(question.caption):
                 self._obey(order, value, batch=len(questions))
         if self._device_pairs and len(questions) > self._device_pairs:
@@ -191,6 +193,13 @@ def _obey(order: str, value: str, *, batch: int) -> None:
             raise OutOfDeviceMemory("out_of_device_memory", f"the stub was told to refuse batches over {value}")
         case _:
             pass
+
+
+def _quote(caption: str) -> None:
+    if "stub:quote" in caption:
+        raise ValueError(f"cannot encode {caption!r}")
+    if "stub:complain" in caption:
+        raise EngineFault("engine_failed", f"cannot encode {caption!r}")
 
 
 def _hang() -> None:

@@ -137,7 +137,16 @@ class CarefulDecoder:
         pixels = wire.receive_bytes(channel, 3 * width * height, deadline)
         image = Image.frombytes("RGB", (width, height), bytes(pixels))
         sha256 = str(answer["sha256"])
-        return Decoded(image=image, flags=flags, sha256=sha256, width=width, height=height, format=kind)
+        return Decoded(
+            image=image,
+            flags=flags,
+            sha256=sha256,
+            width=width,
+            height=height,
+            format=kind,
+            mode=show(str(answer["mode"]), 12),
+            file_bytes=int(answer["bytes"]),
+        )
 
     def _ready_channel(self) -> socket.socket:
         if self._channel is not None and self._process is not None and self._process.poll() is None:

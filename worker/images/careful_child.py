@@ -88,7 +88,8 @@ def _answer(request: dict[str, Any], load_picture: Any) -> tuple[dict[str, Any],
     except MemoryError:
         return {"code": IMAGE_TOO_LARGE, "detail": "decoding it takes more memory than the careful process has"}, b""
     size = {"width": decoded.width, "height": decoded.height}
-    return {"flags": decoded.flags, "sha256": decoded.sha256, "format": decoded.format, **size}, pixels
+    of_file = {"mode": decoded.mode, "bytes": decoded.file_bytes}
+    return {"flags": decoded.flags, "sha256": decoded.sha256, "format": decoded.format, **size, **of_file}, pixels
 
 
 if __name__ == "__main__":

@@ -31,5 +31,8 @@ CONVERTED_16_BIT = "converted_16_bit"
 """16 bits a channel were scaled to the 8 that the model sees."""
 CONVERTED_CMYK = "converted_cmyk"
 """Printing colours were turned into RGB without a colour profile: hues are approximate."""
+IMAGE_SMALL = "image_small"
+"""The shorter side has under SMALL_SIDE_PX pixels: the model sees it enlarged, and little in it."""
+SMALL_SIDE_PX = 224
 
 IMAGE_FLAGS = frozenset({FORMAT_MISMATCH, ANIMATED, ALPHA_ON_WHITE, CONVERTED_16_BIT, CONVERTED_CMYK})

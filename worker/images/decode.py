@@ -56,6 +56,26 @@ class Decoded:
     width: int
     height: int
     format: Kind
+    mode: str = "RGB"  # of the pixels in the file, as Pillow names it
+    file_bytes: int = 0
+
+    @property
+    def facts(self) -> "PictureFacts":
+        """What there is to tell of it, without its pixels."""
+        return PictureFacts(
+            width=self.width, height=self.height, format=self.format, mode=self.mode, file_bytes=self.file_bytes
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureFacts:
+    """Of a picture: as it is in its file."""
+
+    width: int
+    height: int
+    format: Kind
+    mode: str
+    file_bytes: int
 
 
 def decode(data: bytes, *, limits: ImageLimits, name: str | None = None, sha256: str | None = None) -> Decoded:
@@ -70,7 +90,7 @@ def decode(data: bytes, *, limits: ImageLimits, name: str | None = None, sha256:
     header = inspect(data, limits)
     check_size(header.width, header.height, limits)
     try:
-        image, flags = _pixels(header, limits)
+        image, flags, mode = _pixels(header, limits)
     except MemoryError:
         raise BadImage(IMAGE_TOO_LARGE, f"{header.width}x{header.height} pixels do not fit the memory left") from None
     if header.animated:
@@ -79,16 +99,23 @@ def decode(data: bytes, *, limits: ImageLimits, name: str | None = None, sha256:
         flags.append(FORMAT_MISMATCH)
     digest = sha256 or hashlib.sha256(data).hexdigest()
     return Decoded(
-        image=image, flags=tuple(flags), sha256=digest, width=image.width, height=image.height, format=header.kind
+        image=image,
+        flags=tuple(flags),
+        sha256=digest,
+        width=image.width,
+        height=image.height,
+        format=header.kind,
+        mode=mode,
+        file_bytes=len(data),
     )
 
 
-def _pixels(header: Header, limits: ImageLimits) -> tuple[Image.Image, list[str]]:
+def _pixels(header: Header, limits: ImageLimits) -> tuple[Image.Image, list[str], str]:
     image = _strictly(header, header.plain, limits)
     if _suspicious(image, header) and _ends_early(image, header, limits):
         raise truncated(f"the {header.kind} picture's data ends early: its lower part is missing")
     try:
-        return to_rgb(image, header)
+        return *to_rgb(image, header), image.mode
     except _COMPLAINTS as error:
         raise unsupported(f"a {header.kind} picture whose colours cannot be read ({type(error).__name__})") from None
 
