@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, case, or_, select
 
-from audit.message import WIRE_VERSION, ChunkMessage
+from audit.message import WIRE_VERSION, ChunkMessage, Lane
 from audit.pair import BatchId, ChunkNumber, Row
 from audit.policy import Policy
 from db.breakers import may_try
@@ -51,7 +51,7 @@ _LOCKED = (
         (db_now() - chunks.c.lease_until).label("expired_s"),
         (db_now() - chunks.c.sent_at).label("waited_s"),
         batches.c.state.label("batch_state"),
-        *(batches.c[name] for name in ("model", "wire_version", "policy", "image_root", "traceparent")),
+        *(batches.c[name] for name in ("model", "lane", "wire_version", "policy", "image_root", "traceparent")),
         breakers.c.failures.label("place_failures"),
         breakers.c.opened_at.label("place_opened_at"),
         (breakers.c.open_until - db_now()).label("place_open_s"),
@@ -120,7 +120,7 @@ def _take_over(connection: Connection, chunk: Mapping[str, Any], claimant: Claim
         return _take(connection, chunk, claimant)
     if not is_orphaned(chunk):
         return Refusal.HELD
-    if bury(connection, chunk, death_of(chunk), max_deaths=claimant.max_deaths) is ChunkState.PARKED:
+    if bury(connection, chunk, death_of(chunk), max_deaths=claimant.max_deaths).state is ChunkState.PARKED:
         return Refusal.PARKED
     fresh = locked_chunk(connection, chunk["batch"], chunk["number"], host=claimant.holder.host)
     return _take(connection, fresh, claimant) if fresh else Refusal.HELD
@@ -174,7 +174,9 @@ def _take(connection: Connection, chunk: Mapping[str, Any], claimant: Claimant) 
         place_failed=chunk["place_failures"] is not None,
         claimant=claimant,
         traceparent=chunk["traceparent"],
-        waited_s=None if chunk["waited_s"] is None else max(0.0, chunk["waited_s"]),
+        lane=Lane(chunk["lane"]),
+        # Of a chunk that somebody else has had in hand, the time since its message says nothing.
+        waited_s=max(0.0, chunk["waited_s"]) if chunk["state"] == ChunkState.SENT else None,
     )
 
 

@@ -61,6 +61,14 @@ class Death:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Burial:
+    """What became of a dead holder's chunk: pending or parked; and the code of the failure if a pair was named."""
+
+    state: ChunkState
+    named: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
     """A chunk's counts by the names of their columns; and whether failures among its pairs are to be judged again."""
 
@@ -115,9 +123,9 @@ def death_of(chunk: Mapping[str, Any]) -> Death:
     return Death(cause=Cause.STUCK, certain=True)
 
 
-def bury(connection: Connection, chunk: Mapping[str, Any], death: Death, *, max_deaths: int) -> ChunkState:
-    """Take a running chunk from its dead or hanging holder; returns its new state, pending or parked."""
-    state, deaths, hand = ChunkState.PENDING, chunk["deaths"], {}
+def bury(connection: Connection, chunk: Mapping[str, Any], death: Death, *, max_deaths: int) -> Burial:
+    """Take a running chunk from its dead or hanging holder."""
+    state, deaths, hand, named = ChunkState.PENDING, chunk["deaths"], {}, None
     if death.cause is Cause.LET_GO:
         pass
     elif chunk["marker_row"] is None or death.cause is Cause.STOPPED:
@@ -127,13 +135,13 @@ def bury(connection: Connection, chunk: Mapping[str, Any], death: Death, *, max_
         if death.hand is not None and not death.certain and death.cause is not Cause.STOPPED:
             hand = dict(zip(("hand_first", "hand_last"), death.hand, strict=True))
     else:
-        _suspect(connection, chunk, death)
+        named = _suspect(connection, chunk, death)
     connection.execute(
         update(chunks)
         .where(chunks.c.batch == chunk["batch"], chunks.c.number == chunk["number"])
         .values(state=state, deaths=deaths, **hand, **no_holder())
     )
-    return state
+    return Burial(state=state, named=named)
 
 
 def is_stopped(pid: int) -> bool:
@@ -144,7 +152,8 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
-def _suspect(connection: Connection, chunk: Mapping[str, Any], death: Death) -> None:
+def _suspect(connection: Connection, chunk: Mapping[str, Any], death: Death) -> str | None:
+    """Suspect the marked pair, or name it; returns the failure's code if it is named."""
     row = chunk["marker_row"]
     this = (suspects.c.batch == chunk["batch"], suspects.c.row == row)
     deaths = (connection.scalar(select(suspects.c.deaths).where(*this)) or 0) + 1
@@ -154,11 +163,12 @@ def _suspect(connection: Connection, chunk: Mapping[str, Any], death: Death) -> 
         slot = Provenance.from_json(chunk["provenance"]).worker
         key = {"batch": chunk["batch"], "row": row}
         connection.execute(insert(suspects).values(deaths=deaths, slot=slot, died_at=db_now(), **key))
-        return
+        return None
     failure = _failure(chunk["marker_stage"], death.cause, deaths)
     make_room(connection, chunk["batch"], [row])
     connection.execute(insert(outcomes).values(_named(chunk, failure)))
     recount(connection, chunk)
+    return failure.code
 
 
 def _failure(stage: str, cause: Cause, deaths: int) -> Failure:

@@ -1,7 +1,7 @@
 """Doorbells: the messages that the feed sends, and which batches it sends them for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam
@@ -13,7 +13,10 @@ from db.tables import BatchState, batches
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doorbell:
-    """A message to be sent: this chunk, on this lane, to workers that hold this model; `pairs` is for people."""
+    """A message to be sent: this chunk, on this lane, to workers that hold this model.
+
+    `pairs` and `again` (an earlier one was lost) are for people.
+    """
 
     batch: BatchId
     chunk: ChunkNumber
@@ -21,6 +24,7 @@ class Doorbell:
     lane: Lane
     model: str
     rank: Rank
+    again: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, update
 
 from audit.holder import Holder
+from audit.message import Lane
 from audit.pair import BatchId, ChunkNumber, Pair, Row
 from audit.policy import Policy
 from db.engine import Database, db_now
@@ -59,7 +60,8 @@ class Claim:
     `pairs` are those that want an outcome, in row order. `careful` asks for one pair at a time with a committed marker;
     `suspects` are judged last; `retried` have a failure that their new outcome replaces; `left_out` are
     suspects that another slot is to judge. `token` fences: only its owner can record. `traceparent` is of the
-    submission, `waited_s` how long the chunk's message was out. `place_failed`: pictures of this image root could not
+    submission, `waited_s` how long the chunk's message was out (of one that nobody has had in
+    hand since). `place_failed`: pictures of this image root could not
     be read here lately, and what becomes of this chunk decides about others (db/breakers.py).
     """
 
@@ -76,6 +78,7 @@ class Claim:
     left_out: frozenset[Row]
     claimant: Claimant
     traceparent: str | None = None
+    lane: Lane = Lane.BULK
     waited_s: float | None = None
     place_failed: bool = False
 

@@ -1,6 +1,7 @@
 """Lost messages: chunks that were sent, that nobody claimed, and whose message does not lie in Redis any more."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Double, Integer, and_, bindparam, case, exists, select
@@ -51,5 +52,5 @@ def lost(
         these = {"model": model, "resend_s": resend_s, "lane": lane, "most": room + len(there.chunks)}
         overdue = connection.execute(_OVERDUE_ONES, these)
         missing = [row for row in overdue.mappings() if (row["batch"], row["number"]) not in there.chunks]
-        chosen += [doorbell(dict(row), model, row["rank"]) for row in missing[:room]]
+        chosen += [replace(doorbell(dict(row), model, row["rank"]), again=True) for row in missing[:room]]
     return chosen

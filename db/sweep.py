@@ -21,13 +21,17 @@ _RUNNING = select(chunks, (db_now() - chunks.c.lease_until).label("expired_s")).
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buried:
-    """A claim that was taken away: from whom, why, and whether its chunk is parked now (which needs a person)."""
+    """A claim that was taken away: from whom, why, and whether its chunk is parked now (which needs a person).
+
+    `named` is the failure's code if a pair was named for it.
+    """
 
     batch: BatchId
     chunk: ChunkNumber
     holder: Holder
     cause: Cause
     parked: bool
+    named: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +93,15 @@ def _bury(database: Database, batch: BatchId, number: ChunkNumber, rules: Rules)
         if chunk is None or chunk["state"] != ChunkState.RUNNING or not rules.abandoned(chunk):
             return None
         death = rules.death(chunk)
-        parked = bury(connection, chunk, death, max_deaths=rules.max_deaths) is ChunkState.PARKED
-        return Buried(batch=batch, chunk=number, holder=holder_of(chunk), cause=death.cause, parked=parked)
+        done = bury(connection, chunk, death, max_deaths=rules.max_deaths)
+        return Buried(
+            batch=batch,
+            chunk=number,
+            holder=holder_of(chunk),
+            cause=death.cause,
+            parked=done.state is ChunkState.PARKED,
+            named=done.named,
+        )
 
     return database.transact(work)
 

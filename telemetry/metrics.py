@@ -1,28 +1,32 @@
-"""Every counter and histogram, by name. prometheus-client writes them to files, one for each place in the pool.
+"""Every counter and histogram, by name. A worker's processes count in memory that they share (telemetry/places.py).
 
-A replacement goes on with the file of its predecessor, so that files do not pile up and nothing counted is forgotten.
-Without `keep_in` (tests, commands) they live in this process's memory alone.
+Without `share` (tests, commands) they live in this process's memory alone.
 """
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter as Sums
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
-from prometheus_client.values import MultiProcessValue, MutexValue
+from prometheus_client import CollectorRegistry, Counter, Histogram, values
+from prometheus_client.values import MutexValue
 
 from audit.policy import Policy
-from audit.verdict import Failure, Outcome
+from audit.verdict import Failure, Label, Outcome
+from telemetry.places import Counted, Places, value_class
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 WAITS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0)
 SHARES = (0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+LOADS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 TOKENS = (8, 16, 24, 32, 48, 64, 80)
 
-_place = "none"
+MAIN = -1
+"""The place of a worker's main process; the others have their slot's number."""
+
+_places: Places | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +62,6 @@ class Meters:
 @cache
 def _registry() -> CollectorRegistry:
     return CollectorRegistry()
-
-
-def exposition() -> bytes:
-    """All that was counted, in Prometheus' text format."""
-    meters()
-    return generate_latest(_registry())
 
 
 @cache
@@ -105,51 +103,106 @@ def meters() -> Meters:
         confidence=histogram("confidence", "Probability of the label that won.", SHARES, "label"),
         micro_batch_pairs=histogram("micro_batch_pairs", "Pairs judged in one pass.", POWERS),
         caption_tokens=histogram("caption_tokens", "Tokens of a question, as the model reads it.", TOKENS),
-        model_load_seconds=histogram("model_load_seconds", "Loading and proving the model.", SECONDS),
+        model_load_seconds=histogram("model_load_seconds", "Loading and proving the model.", LOADS),
     )
 
 
-def keep_in(folder: Path, *, place: str) -> None:
-    """From now on, in this process and in those it forks, to files in `folder`; before anything is counted."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # where prometheus-client looks for it
-    values.ValueClass = MultiProcessValue(process_identifier=lambda: _place)  # type: ignore[no-untyped-call]  # theirs
-    meters.cache_clear()
-    _registry.cache_clear()
-    take_place(place)
+def share(slots: int) -> None:
+    """From now on what this process and its pool processes count lies in memory that they share.
+
+    To be called in the main process, before its first fork and before anything is counted. Raises OSError when there
+    is no memory for it: what is counted is then seen by nobody, and nothing else changes.
+    """
+    global _places  # noqa: PLW0603 - prometheus-client keeps its numbers in a class, of which there is one a process
+    try:
+        _places = Places(slots + 1)
+    except OverflowError as error:
+        raise OSError(str(error)) from None
+    os.register_at_fork(after_in_child=_count_for_itself)
+    take_place(MAIN)
 
 
-def forget_folder() -> None:
+def take_place(number: int) -> bool:
+    """Go on counting where the last process with this place stopped: MAIN, or a slot's number.
+
+    Nobody else may have the place now. False when what was counted there before could not be read to its end.
+    """
+    if _places is None:
+        return True
+    place = _places.place(number + 1)
+    _count_in(value_class(place))
+    return place.is_whole
+
+
+def totals() -> dict[Counted, float] | None:
+    """All that every process of this worker has counted; None when this process counts for itself."""
+    return None if _places is None else _places.totals()
+
+
+def instruments() -> Iterator[Counter | Histogram]:
+    """Each of the meters."""
+    yield from (getattr(meters(), field.name) for field in fields(Meters))
+
+
+def had_no_room() -> bool:
+    """Whether something was not counted for want of room."""
+    return _places is not None and _places.had_no_room()
+
+
+def start_at_zero(known: Mapping[str, Iterable[str]]) -> None:
+    """Make a series of each of these labels, by the name of its meter: a rate needs a zero before the first event."""
+    for name, labels in known.items():
+        for label in labels:
+            getattr(meters(), name).labels(label)
+
+
+def forget_places() -> None:
     """Count in this process's memory again."""
-    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    values.ValueClass = MutexValue
+    global _places  # noqa: PLW0603 - as in share()
+    _places = None
+    _count_for_itself()
+
+
+def _count_for_itself() -> None:
+    """In a fork, until it takes a place: the main process's is not its own, and its locks may be held."""
+    _count_in(MutexValue)
+
+
+def _count_in(kind: type) -> None:
+    values.ValueClass = kind
     meters.cache_clear()
     _registry.cache_clear()
-
-
-def take_place(place: str) -> None:
-    """Whose file this process writes to: nobody else may have the place now."""
-    global _place  # noqa: PLW0603 - prometheus-client asks a function without arguments
-    _place = place
 
 
 def count_outcomes(outcomes: Iterable[Outcome], *, policy: Policy) -> None:
     """Count what has just been recorded."""
     told = meters()
+    # Sums first: what takes a thousandth of a pair's time on a CPU takes a hundredth on a fast GPU.
+    failures, verdicts, flags, cached = Sums[str](), Sums[str](), Sums[str](), Sums[str]()
+    flagged = 0
+    confidence = {label.value: told.confidence.labels(label.value) for label in Label}
+    stages = [(at, told.stage_seconds.labels(name)) for at, name in (("decode", "preprocess"), ("model", "inference"))]
     for outcome in outcomes:
         result = outcome.result
         if isinstance(result, Failure):
-            told.failures.labels(result.code).inc()
+            failures[result.code] += 1
         else:
-            label = result.scores.label
-            told.verdicts.labels(label.value).inc()
-            told.confidence.labels(label.value).observe(
-                max(result.scores.p_yes, result.scores.p_no, result.scores.p_maybe)
-            )
-            if policy.flags(result):
-                told.flagged.inc()
-            told.cache_lookups.labels("hit" if outcome.cached else "miss").inc()
-        for measured, name in (("decode", "preprocess"), ("model", "inference")):
+            scores = result.scores
+            label = scores.label.value
+            verdicts[label] += 1
+            confidence[label].observe(max(scores.p_yes, scores.p_no, scores.p_maybe))
+            flagged += policy.flags(result)
+            cached["hit" if outcome.cached else "miss"] += 1
+        for measured, seconds in stages:
             if (took_ms := outcome.stage_ms.get(measured)) is not None:
-                told.stage_seconds.labels(name).observe(took_ms / 1000)
-        for flag in outcome.flags:
-            told.image_flags.labels(flag).inc()
+                seconds.observe(took_ms / 1000)
+        flags.update(outcome.flags)
+    told.flagged.inc(flagged)
+    for sums, counter in (
+        (failures, told.failures),
+        (verdicts, told.verdicts),
+        (flags, told.image_flags),
+        (cached, told.cache_lookups),
+    ):
+        for name, count in sums.items():
+            counter.labels(name).inc(count)

@@ -20,9 +20,10 @@ from db.engine import Database, open_database
 from db.lease import Claimant, Provenance
 from telemetry.exporting import flush, start_traces
 from telemetry.logs import configure_logs, logger
+from telemetry.metrics import meters, take_place
 from worker.board import Board, is_doubted
 from worker.canaries import Canaries
-from worker.deaths import EX_LOAD_FAILED
+from worker.deaths import EX_LOAD_FAILED, EX_SICK
 from worker.distrust import take_back_idle
 from worker.engines.base import Engine
 from worker.engines.canary import Known, WrongAnswer
@@ -33,7 +34,6 @@ from worker.recycling import Turn
 from worker.sick import wait_for_others
 from worker.slots import Slot
 from worker.start_facts import start_facts
-from worker.tasks import EX_SICK
 from worker.written import Written
 
 log = logger(__name__)
@@ -61,6 +61,8 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
     settings, board = workplace.settings, workplace.board
     slot = workplace.slots[slot_number % len(workplace.slots)]
     configure_logs(settings, part=f"worker-slot-{slot.number}")
+    if not take_place(slot.number):
+        log.warning("counts lost", slot=slot.number, reason="what an earlier process counted here was overwritten")
     if board.draining or board.refusal is not None:
         # The worker is about to end, and this process replaces one that was killed, or said why: no use in loading.
         time.sleep(REPLACEMENT_WAIT_S)
@@ -72,6 +74,7 @@ def open_office(workplace: Workplace, slot_number: int, *, worker: str) -> Offic
     except ModelRefused as error:
         _refuse(board, error, "model refused")
     except BaseException as error:  # noqa: BLE001 - Celery would swallow it and serve tasks without a model
+        meters().model_load_failures.inc()
         if isinstance(error, DeviceTooSmall) and board.is_first(slot_number):
             # Before anybody judged here. A replacement may only have met a neighbour at its peak: that is tried again.
             _refuse(board, error, "model does not fit")

@@ -10,6 +10,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from billiard.pool import EX_RECYCLE
 
 from db.death import Cause, Death, is_stopped
 from telemetry.logs import logger
+from telemetry.metrics import meters
 from worker.board import Board, is_out
 from worker.sick import EX_OUT
 
@@ -26,6 +28,8 @@ log = logger(__name__)
 Process = tuple[int, int]
 """A process of this host: its id, and its start in clock ticks."""
 FROM_OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGQUIT})
+EX_SICK = 70
+"""Exit status of a child that must not judge on; the pool replaces it with one that proves its model first."""
 EX_LOAD_FAILED = 71
 EX_LET_GO = 72
 """Exit status of a child that held a chunk, lost its ledger and gave up: no pair's doing."""
@@ -34,6 +38,30 @@ NOT_THE_SLOTS = frozenset({0, EX_RECYCLE, EX_LET_GO, EX_LOAD_FAILED, EX_OUT})
 REMEMBERED = 1_000
 NOTICED_S = 10.0
 """So long after the kernel has killed a process its end may be noticed: a large one takes seconds to be taken down."""
+
+
+class Reason(StrEnum):
+    """Why a process had to be replaced, as it is counted."""
+
+    KILLED = "killed"  # by anybody
+    OUT_OF_MEMORY = "out_of_memory"  # by the kernel
+    CRASHED = "crashed"  # by a signal of its own doing
+    EXITED = "exited"
+    STUCK = "stuck"
+    LIMIT = "limit"
+    STOPPED = "stopped"
+    LOAD_FAILED = "load_failed"
+    SICK = "sick"
+    LET_GO = "let_go"
+    OUT = "out"
+
+
+BY_STATUS = {
+    EX_LOAD_FAILED: Reason.LOAD_FAILED,
+    EX_LET_GO: Reason.LET_GO,
+    EX_OUT: Reason.OUT,
+    EX_SICK: Reason.SICK,
+}
 
 
 class Deaths:
@@ -52,6 +80,7 @@ class Deaths:
         self._oom_kills = oom_kills or kernel_oom_kills
         self._now = now
         self._foretold: dict[int, Cause] = {}
+        self._limited: set[int] = set()
         self._known: dict[Process, Death] = {}
         # The kernel's counts of the last seconds, with their times: a kill is noticed late on a busy host.
         self._looks = deque([(now(), self._oom_kills())])
@@ -73,6 +102,7 @@ class Deaths:
     def limit_fired(self, pid: int) -> None:
         """Celery is about to kill this child for its hard limit."""
         self._foretold[pid] = Cause.STUCK
+        self._limited.add(pid)
 
     def stuck(self, pids: Sequence[int]) -> list[int]:
         """Those that are ours are about to be killed for making no progress: their SIGKILL is not from anybody."""
@@ -91,9 +121,12 @@ class Deaths:
         for slot in range(self._slots):
             news = self._board.news(slot)
             if news.pid == pid:
-                self._known[(pid, news.ticks)] = self._judge(pid, exitcode, news.hand)
+                death = self._known[(pid, news.ticks)] = self._judge(pid, exitcode, news.hand)
                 self._count(slot, exitcode)
+                if not self._board.draining and exitcode not in (0, EX_RECYCLE):
+                    meters().restarts.labels(self._reason(pid, exitcode, death)).inc()
         self._foretold.pop(pid, None)
+        self._limited.discard(pid)
         while len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
 
@@ -112,6 +145,14 @@ class Deaths:
         deaths = self._board.died(slot)
         if is_out(deaths):
             log.critical("slot is out", slot=slot, deaths=deaths, cure="look at its device, then start the worker anew")
+
+    def _reason(self, pid: int, exitcode: int | None, death: Death) -> Reason:
+        if pid in self._foretold:
+            known = Reason.LIMIT if pid in self._limited else Reason.STUCK
+            return Reason.STOPPED if death.cause is Cause.STOPPED else known
+        if exitcode is None or exitcode in FROM_OUTSIDE:
+            return Reason.OUT_OF_MEMORY if death.certain else Reason.KILLED
+        return BY_STATUS.get(exitcode) or (Reason.CRASHED if exitcode < 0 else Reason.EXITED)
 
     def _judge(self, pid: int, exitcode: int | None, hand: tuple[int, int] | None) -> Death:
         foretold = self._foretold.get(pid)

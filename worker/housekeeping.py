@@ -22,6 +22,7 @@ from db.engine import Database, open_database
 from db.feed import Doorbell, Window, feed, overdue_lanes, unsend
 from db.sweep import Buried, Rules, sweep
 from telemetry.logs import logger
+from telemetry.metrics import meters
 
 T = TypeVar("T")
 log = logger(__name__)
@@ -207,6 +208,9 @@ class Housekeeper:
             return
         try:
             self._rounds.ring(bells)
+            for bell in bells:
+                if bell.again:
+                    meters().chunks_resent.labels(bell.lane.value).inc()
         except BrokerUnavailable:
             self._with_ledger(lambda database: unsend(database, bells))
             raise
@@ -228,7 +232,10 @@ class Housekeeper:
             "cause": buried.cause.value,
             "stage": "ledger",
         }
+        if buried.named:
+            meters().failures.labels(buried.named).inc()
         if buried.parked:
+            meters().chunks_parked.inc()
             log.error("chunk parked", cure="mend what the log names, then: caption-audit sweep --parked", **told)
         else:
             log.warning("claim taken over", **told)
@@ -253,4 +260,5 @@ class Housekeeper:
 
     def _in_child(self) -> None:
         self._lock = threading.Lock()
+        self._stopped = threading.Event()  # the thread may have been in the old one, with its lock
         self._stopped.set()

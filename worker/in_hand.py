@@ -57,13 +57,14 @@ class InHand:
         if recorded is Recorded.FENCED:
             meters().fenced_writes.inc()
             raise TakenOver
-        office.written.recorded(self.unsaved)
-        count_outcomes(self.unsaved, policy=self.held.policy)
+        # First, so that a time limit that comes now cannot have them counted again with the next record.
+        saved, self.unsaved = self.unsaved, []
+        self.got_on = self.got_on or bool(saved)
+        self.failed += sum(isinstance(outcome.result, Failure) for outcome in saved)
+        office.written.recorded(saved)
+        count_outcomes(saved, policy=self.held.policy)
         if recorded is Recorded.CANCELLED:
             raise Cancelled
-        self.failed += sum(isinstance(outcome.result, Failure) for outcome in self.unsaved)
-        self.got_on = self.got_on or bool(self.unsaved)
-        self.unsaved.clear()
         return recorded
 
     def renew(self) -> None:
@@ -87,5 +88,6 @@ class InHand:
         with stage("ledger", "release", charged=charge):
             state = patiently(lambda: release(office.database, self.held, charge=charge), office, until_stopped=False)
         if state is ChunkState.PARKED:
+            meters().chunks_parked.inc()
             cure = "mend what the log names, then: caption-audit sweep --parked"
             log.error("chunk parked", cure=cure)

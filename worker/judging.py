@@ -17,6 +17,7 @@ from audit.errors import Permanent
 from audit.pair import Pair, Row
 from audit.verdict import Failure, Outcome, Scores, Verdict
 from telemetry.logs import logger
+from telemetry.metrics import meters
 from telemetry.stages import about, stage
 from worker.captions import clean_premise, clean_text
 from worker.desk import Desk
@@ -125,6 +126,7 @@ def _look(pair: Pair, *, desk: Desk, pictures: Pictures) -> Looked | Outcome:
         text_flags = desk.engine.text_flags(caption.text, premise)
         picture = pictures(pair.image)
         image_sha256 = picture.sha256
+        meters().images.labels(picture.format).inc()
         key = content_key(image_sha256, caption.text, premise, desk.engine.card)
         scores = desk.remember(key)
         question = None

@@ -22,16 +22,16 @@ from db.engine import open_database
 from db.schema import ensure_schema, patiently
 from telemetry.exporting import flush
 from telemetry.logs import configure_logs, last_words, logger
-from telemetry.metrics import exposition
 from worker.board import Board
 from worker.child import Workplace, open_office, turn_of
 from worker.children import EX_UNAVAILABLE, Children
 from worker.devices import check_devices
 from worker.giving_way import GivingWay
 from worker.housekeeping import Housekeeper, Rounds
+from worker.metrics_page import count_together, metrics_page
 from worker.model_pool import find_model
 from worker.office import Office
-from worker.pages import METRICS, Page, Routes
+from worker.pages import Routes
 from worker.ready_file import ReadyFile
 from worker.recycling import leave_in_turn
 from worker.redis_side import RedisSide
@@ -109,6 +109,8 @@ class Lifecycle:
         finally:
             database.close()
         self._hostname = told_apart(worker.hostname, os.getpid())
+        if settings.http_port:
+            count_together(len(slots))
         board = Board()
         self._workplace = Workplace(settings=settings, model=model, slots=slots, board=board, keeper=this_process())
         self._children = Children(self._workplace, settings)
@@ -124,7 +126,7 @@ class Lifecycle:
     def _routes(self) -> Routes:
         """The pages of this worker: made of what is in memory, while forks wait."""
         told = self._reporting.routes() if self._reporting else {}
-        return {"/metrics": lambda: Page(content_type=METRICS, body=exposition()), **told}
+        return {"/metrics": metrics_page, **told}
 
     def on_process_init(self, **_: object) -> None:
         """Pool process: get ready, or leave."""

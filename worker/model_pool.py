@@ -19,6 +19,7 @@ from audit.settings import Settings
 from audit.verdict import Scores
 from db.lease import Provenance
 from telemetry.logs import logger
+from telemetry.metrics import meters
 from telemetry.stages import Threads
 from worker.batching import MicroBatch
 from worker.desk import Desk
@@ -93,6 +94,7 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> "tuple[Engine, 
             engine = load_ofa(model.files, device=slot.torch_device, precision=precision_of(settings, slot))
     with _fitting(slot):
         known = prove(engine)
+    meters().model_load_seconds.observe(time.monotonic() - began)
     return engine, known
 
 

@@ -59,6 +59,8 @@ def _ask_together(questions: Sequence[Question], *, desk: Desk, progressed: Prog
     if isinstance(problem, OutOfDeviceMemory):
         desk.engine.release_memory()
         desk.micro_batch.did_not_fit(len(questions))
+        if len(questions) > 1:
+            _out_of_memory("halved")
         log.warning("micro-batch halved", pairs=len(questions), now=desk.micro_batch.size, most=desk.micro_batch.most)
     if len(questions) == 1:
         with stage("inference", "alone") as seen:
@@ -116,17 +118,25 @@ def _with_the_device_alone(question: Question, problem: OutOfDeviceMemory, *, de
         for number in range(LAST_TRIES if desk.device else 0):
             time.sleep(number * PAUSE_S)
             try:
-                return Answer(result=Verdict(scores=desk.engine.judge([question])[0]))
+                scores = desk.engine.judge([question])[0]
+                _out_of_memory("alone")
+                return Answer(result=Verdict(scores=scores))
             except OutOfDeviceMemory as error:
                 detail = error.detail
             desk.engine.release_memory()
         if desk.on_cpu is None:
             desk.prove(desk.engine)
     if desk.on_cpu is not None:
+        _out_of_memory("cpu")
         return _on_cpu(question, desk.on_cpu, detail)
+    _out_of_memory("failed")
     return Answer(
         result=Failure(code="out_of_device_memory", detail=f"the pair alone does not fit the device: {detail}")
     )
+
+
+def _out_of_memory(ended: str) -> None:
+    meters().out_of_device_memory.labels(ended).inc()
 
 
 def _on_cpu(question: Question, on_cpu: Callable[[], Engine], detail: str) -> Answer:

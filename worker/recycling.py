@@ -12,12 +12,15 @@ from typing import Any
 from billiard.pool import EX_RECYCLE
 
 from telemetry.logs import logger
+from telemetry.metrics import meters
 from worker.board import Board
 from worker.slots import Slot
 
 log = logger(__name__)
 Why = Mapping[str, object]
 """Why a process leaves, as fields of a log event."""
+COUNTED = {"chunks": "chunks", "memory has grown": "rss", "device memory has grown": "device"}
+"""A reason as it is counted."""
 
 
 def _not_grown(_served: int) -> Why | None:
@@ -84,6 +87,7 @@ def leave_in_turn(process: Any, turn: Turn) -> None:
         nonlocal served
         why = turn.has_come(served)
         if why is not None:
+            meters().recycles.labels(COUNTED.get(str(why["reason"]), "other")).inc()
             log.info("worker process recycled", pid=os.getpid(), chunks=served, **why)
             sys.exit(EX_RECYCLE)  # billiard's own way out: results are flushed, the pool makes a replacement
         request = wait()

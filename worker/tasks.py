@@ -21,7 +21,7 @@ from telemetry.stages import about, adding_up, stage
 from telemetry.traces import abandon, here, span
 from worker import places
 from worker.careful_judging import judge_carefully
-from worker.deaths import EX_LET_GO
+from worker.deaths import EX_LET_GO, EX_SICK
 from worker.distrust import take_back
 from worker.engines.canary import WrongAnswer
 from worker.images.codes import PICTURES_AWAY
@@ -34,12 +34,10 @@ from worker.told import Effort
 
 log = logger(__name__)
 CLAIM_PATIENCE_S = 30.0
-EX_SICK = 70
-"""Exit status of a child that must not judge on; the pool replaces it with one that proves its model first."""
 
 
 class Ending(StrEnum):
-    """How a task ended; logged, and nothing else."""
+    """How a task ended; logged and counted, and nothing else."""
 
     DONE = "done"
     REFUSED = "refused"
@@ -47,6 +45,7 @@ class Ending(StrEnum):
     FENCED = "fenced"
     RELEASED = "released"
     GIVEN_UP = "given_up"
+    LEFT = "left"  # the process ended with it
 
 
 def judge_chunk(message: ChunkMessage, office: Office) -> Ending:
@@ -104,10 +103,12 @@ def _judge_claimed(held: Claim, office: Office) -> Ending:
     log.debug("chunk claimed", careful=held.careful, pairs=len(held.pairs))
     here().link(held.traceparent)
     here().tell(attempt=held.attempt, careful=held.careful, pairs=len(held.pairs), queue_wait_s=held.waited_s)
+    if held.waited_s is not None:
+        meters().queue_wait_seconds.labels(held.lane.value).observe(held.waited_s)
     try:
         ending = _judge(chunk)
     except TakenOver as taken:
-        ending = Ending.CANCELLED if isinstance(taken, Cancelled) else Ending.FENCED
+        ending = _taken(taken)
     except LedgerUnavailable as error:
         _leave(f"results given up: {error.detail}", EX_LET_GO)
     told = {"ending": ending.value, "careful": held.careful, "pairs": len(held.pairs), "failed": chunk.failed}
@@ -197,6 +198,8 @@ def _give_back_and_leave(chunk: InHand, why: str, *, limit: bool = False) -> NoR
         chunk.save()
         chunk.give_back(charge=not (limit and chunk.got_on))
     except (TakenOver, LedgerUnavailable) as error:
+        if isinstance(error, TakenOver):
+            _taken(error)
         log.warning("chunk not given back", reason=str(error), stage="ledger")
     _leave(why)
 
@@ -214,12 +217,20 @@ def _take_back_and_leave(office: Office, error: WrongAnswer, chunk: InHand | Non
     _leave("a known question was answered wrongly")
 
 
+def _taken(why: TakenOver) -> Ending:
+    if isinstance(why, Cancelled):
+        return Ending.CANCELLED
+    meters().leases_lost.inc()
+    return Ending.FENCED
+
+
 def _level(refusal: Refusal) -> int:
     # Unknown: removed by a person, or lost with a ledger that was restored, who then wants to know which batch.
     return {Refusal.PARKED: logging.ERROR, Refusal.UNKNOWN: logging.WARNING}.get(refusal, logging.DEBUG)
 
 
 def _leave(why: str, status: int = EX_SICK) -> NoReturn:
+    meters().chunks.labels(Ending.LEFT.value).inc()
     log.error("worker process leaves", reason=why, pid=os.getpid())
     abandon(why.partition(":")[0])
     flush()

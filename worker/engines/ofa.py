@@ -16,6 +16,7 @@ from PIL import Image
 
 from audit.errors import AuditError, BadCaption, EngineFault
 from audit.verdict import Label, Scores
+from telemetry.metrics import meters
 from telemetry.traces import here
 from worker.engines.base import DeviceMemory, EngineCard, Hardware, Question
 from worker.engines.model_files import ModelFiles, check_unchanged
@@ -113,6 +114,7 @@ class OfaEngine:
                 "premise_empty", "the premise is nothing but spaces and punctuation, as the model reads it"
             )
         reading = self._reader.read(caption, premise)
+        meters().caption_tokens.observe(len(reading.ids) - 2)
         if reading.caption_gone:
             raise BadCaption("premise_too_long", f"the model reads {limit} tokens, and the premise takes them all")
         return reading.flags

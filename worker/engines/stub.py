@@ -15,6 +15,7 @@ from typing import Any
 
 from audit.errors import BadCaption, EngineFault, OutOfDeviceMemory, PoisonedProcess
 from audit.verdict import Label, Scores
+from telemetry.metrics import meters
 from worker.engines.base import DeviceMemory, EngineCard, Hardware, Question
 
 ORDER = re.compile(r"stub:(\w+)(?:[=>]([0-9.]+))?")
@@ -125,6 +126,7 @@ class StubEngine:
         """Flag texts over 80 words; raises BadCaption (`caption_empty`) when no letter or digit is there."""
         if not any(char.isalnum() for char in caption):
             raise BadCaption("caption_empty", "nothing but spaces and punctuation")
+        meters().caption_tokens.observe(len(caption.split()) + len((premise or "").split()))
         texts = (("caption_truncated", caption), ("premise_truncated", premise or ""))
         return tuple(flag for flag, text in texts if len(text.split()) > LONG_CAPTION_WORDS)
 
