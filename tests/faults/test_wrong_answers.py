@@ -1,5 +1,6 @@
 """A model that answers known questions wrongly: found out busy and idle, taken back, replaced, and taken out."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.support.running import (
     submitted,
 )
 from tests.support.waiting import wait_until
+from worker.seen import workers_seen
 
 LABELS = ("Yes", "No", "Maybe")
 SOMEBODY_ELSES = "f" * 64
@@ -187,6 +189,23 @@ def test_questions_change_no_outcome_and_are_not_counted(sqlite_asked_often: Set
     assert results(often, batch) == right(120)
     assert charged(often) == 0
     assert check_promises(often, batch).judged == 120
+
+
+def test_a_worker_that_is_told_to_stop_while_a_question_is_asked_stops(
+    sqlite_asked_often: Settings, tmp_path: Path
+) -> None:
+    """The thread that asks is in the engine just then; nobody has to be killed for it."""
+    slow = changed(sqlite_asked_often, stub_wrong_file=None, stub_call_s=4, canary_every_s=1)
+
+    def asking() -> bool:
+        seats = [seat for one in workers_seen(slow.home, now=time.time()) for seat in one.seats]
+        return any((seat.answered_s or 0) > 2 for seat in seats)  # asked after one second, answered after five
+
+    with running(slow, tmp_path) as worker:
+        wait_until(asking, timeout_s=90, what=f"a question to be asked{worker.tail()}")
+        assert worker.stop() == 0
+        assert worker.events("worker process ended") == []
+        assert worker.events("canary answered wrongly") == []
 
 
 @pytest.fixture
