@@ -27,25 +27,28 @@ class Line:
     points: list[tuple[float, float]]
 
 
-def variables(made: Mapping[str, Any], prometheus: Prometheus) -> dict[str, str]:
-    """What the dashboard's variables are when nothing is chosen: everything."""
+def variables(made: Mapping[str, Any], prometheus: Prometheus, **chosen: str) -> dict[str, str]:
+    """What the dashboard's variables are: everything, but for what is `chosen`."""
     found: dict[str, str] = {}
     for one in made["templating"]["list"]:
         if one["type"] != "query":
             continue
-        if one.get("allValue"):
-            found[one["name"]] = one["allValue"]
+        name = one["name"]
+        if name in chosen or one.get("allValue"):
+            found[name] = chosen.get(name) or one["allValue"]
             continue
-        matched = re.fullmatch(r"label_values\((.+), (\w+)\)", one["definition"])
-        assert matched, one["definition"]
-        rows = prometheus.series(expand(matched[1], found, interval_s=1))
-        found[one["name"]] = "|".join(sorted({re.escape(row[matched[2]]) for row in rows}))
+        asked = re.fullmatch(r"query_result\((.+)\)", one["definition"])
+        label = re.fullmatch(r'/(\w+)="\(\[\^"\]\*\)"/', one["regex"])
+        assert asked, one["definition"]
+        assert label, one["regex"]
+        rows = prometheus.query(expand(asked[1], found, interval_s=1))
+        found[name] = "|".join(sorted({re.escape(row["metric"][label[1]]) for row in rows}))
     return found
 
 
 def expand(expression: str, values: Mapping[str, str], *, interval_s: int) -> str:
     """With variables and intervals put in."""
-    expression = expression.replace("$__rate_interval", f"{interval_s}s")
+    expression = expression.replace("$__rate_interval", f"{interval_s}s").replace("$__range", "1h")
     for name, value in values.items():
         # A value stands in a string of PromQL, where a backslash is doubled.
         expression = expression.replace(f"${name}", value.replace("\\", "\\\\"))

@@ -66,20 +66,38 @@ class EveryMetric(Collector):
             yield family
 
 
+class StillLoading(Collector):
+    """What a worker tells that has no model yet."""
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("caption_audit_health", "made up", labels=["depth"])
+        family.add_metric(["process"], 1.0)
+        yield family
+
+
 @contextmanager
 def scraped(executable: str, folder: Path) -> Iterator[Prometheus]:
-    """A Prometheus that has seen all of it a few times."""
+    """A Prometheus that has seen all of it a few times, of one worker; another one is still loading its model."""
+    with served(EveryMetric()) as one, served(StillLoading()) as other:
+        prometheus = Prometheus(executable, folder, targets={"caption-audit": [one, other]}, rules=RULES)
+        try:
+            asked = f"count(count_over_time(up[5m]) >= {SCRAPES}) == 2 and on () ALERTS"
+            wait_until(lambda: prometheus.query(asked), timeout_s=90, what=f"{SCRAPES} scrapes and an alert")
+            yield prometheus
+        finally:
+            prometheus.close()
+
+
+@contextmanager
+def served(collector: Collector) -> Iterator[str]:
+    """Host and port of a page with this collector's metrics."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(EveryMetric())
+    registry.register(collector)
     port = free_port()
     server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
-    prometheus = Prometheus(executable, folder, targets={"caption-audit": [f"127.0.0.1:{port}"]}, rules=RULES)
     try:
-        asked = f"count_over_time(up[5m]) >= {SCRAPES} and on () ALERTS"
-        wait_until(lambda: prometheus.query(asked), timeout_s=90, what=f"{SCRAPES} scrapes and an alert")
-        yield prometheus
+        yield f"127.0.0.1:{port}"
     finally:
-        prometheus.close()
         server.shutdown()
         server.server_close()
         thread.join()
