@@ -37,6 +37,7 @@ BYTES_A_PIXEL = 32
 _BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from worker.images.careful_child import main; main(sys.argv[1:])"
 _PACKAGES = str(Path(__file__).resolve().parents[2])
 _SECRET_NAME = re.compile(r"PASSW|SECRET|TOKEN|_KEY|APIKEY|CREDENTIAL|_URL$|_DSN$|_URI$|^(AWS|PG|OTEL)", re.I)
+_INSTRUMENTED = "auto_instrumentation"
 _SECRET_VALUE = re.compile(r"://[^/\s]*@")
 
 
@@ -208,9 +209,16 @@ class CarefulDecoder:
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment less what looks like a secret or a connection, by name or by a password in a URL."""
-    return {
+    """The environment less what looks like a secret or a connection, by name or by a password in a URL.
+
+    And less what `opentelemetry-instrument` would have it do at its start: nobody is told of its spans.
+    """
+    kept = {
         name: value
         for name, value in environ.items()
         if not _SECRET_NAME.search(name) and not _SECRET_VALUE.search(value)
     }
+    if "PYTHONPATH" in kept:
+        folders = kept["PYTHONPATH"].split(os.pathsep)
+        kept["PYTHONPATH"] = os.pathsep.join(one for one in folders if os.path.basename(one) != _INSTRUMENTED)
+    return kept

@@ -87,8 +87,15 @@ def test_secrets_are_known_by_name_or_by_their_look() -> None:
     secrets = {
         "DATABASE_URL": "x", "REDIS_URL": "x", "CELERY_BROKER_URL": "x", "AWS_SECRET_ACCESS_KEY": "x",
         "PGPASSWORD": "x", "hf_token": "x", "API_KEY": "x", "ODD": "amqp://u:p@h/",
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20x",
     }  # fmt: skip
     assert without_secrets({**kept, **secrets}) == kept
+
+
+def test_it_is_not_instrumented() -> None:
+    """opentelemetry-instrument leaves a folder in PYTHONPATH by which every process below starts with its SDK."""
+    instrumented = {"PYTHONPATH": "/venv/opentelemetry/instrumentation/auto_instrumentation:/code"}
+    assert without_secrets(instrumented) == {"PYTHONPATH": "/code"}
 
 
 def test_nothing_is_left_when_it_is_closed_or_interrupted(root: Path) -> None:
