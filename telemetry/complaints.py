@@ -1,7 +1,6 @@
 """What OpenTelemetry says of its exporting, in few lines: a receiver that is away would fill the log with tries."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from functools import cache
@@ -57,7 +56,6 @@ class Complaints(logging.Handler):
         self._said = 0
         self._lost = 0
         self._ailing = False
-        self._counting = threading.Lock()
 
     @classmethod
     @cache
@@ -67,17 +65,17 @@ class Complaints(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count it, and tell it if it is time."""
-        with self._counting:
-            self._said += 1
-            if self._clock() < self._next_at:
-                return
-            self._next_at = self._clock() + EVERY_S
-            said, self._said, self._ailing = self._said, 0, True
-        log.warning("traces not exported", reason=one_line(record.getMessage()), times=said, spans_lost=self._lost)
+        self._said += 1
+        if self._clock() < self._next_at:
+            return
+        told = {"times": self._said} | ({"spans_lost": self._lost} if self._lost else {})
+        self._next_at, self._said, self._ailing = self._clock() + EVERY_S, 0, True
+        log.warning("traces not exported", reason=one_line(record.getMessage()), **told)
 
     def exported(self, spans: int, *, taken: bool) -> None:
         """Note what became of a batch."""
-        with self._counting:
+        self.acquire()  # the handler's own lock, which a fork renews; emit is called with it
+        try:
             if not taken:
                 self._lost += spans
                 return
@@ -85,4 +83,6 @@ class Complaints(logging.Handler):
                 return
             lost, self._ailing, self._said, self._lost = self._lost, False, 0, 0
             self._next_at = self._clock()
+        finally:
+            self.release()
         log.info("traces exported again", spans_lost=lost)

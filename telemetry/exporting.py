@@ -57,6 +57,12 @@ def start_traces(about: Mapping[str, str | int] | None = None, *, console: IO[st
     return exported
 
 
+def sum_up_complaints() -> None:
+    """Of a provider that somebody else has set up, in a process of which ours sets up none."""
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        _listen()
+
+
 def asked_for(environ: Mapping[str, str]) -> Sequence[str]:
     """Names of the exporters that OpenTelemetry's variables ask for; empty: nothing is exported."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":

@@ -20,7 +20,7 @@ from audit.message import BadMessage, ChunkMessage, decode
 from audit.settings import Settings
 from db.engine import open_database
 from db.schema import ensure_schema, patiently
-from telemetry.exporting import flush
+from telemetry.exporting import flush, sum_up_complaints
 from telemetry.logs import configure_logs, last_words, logger
 from worker.board import Board
 from worker.child import Workplace, open_office, turn_of
@@ -77,6 +77,7 @@ class Lifecycle:
     def on_worker_init(self, sender: Any, **_: object) -> None:
         """Main process, before any child: refuse here what cannot work, in one line and with the right status."""
         configure_logs(self._settings, part="worker-main")
+        sum_up_complaints()
         # Celery's signal handlers write to it; when nobody reads that pipe any more the error looks like a lost
         # connection, and the worker does not stop.
         sys.__stdout__ = None  # type: ignore[misc]  # final, but for us

@@ -16,10 +16,11 @@ from tests.support.running import ROOT
 
 WORK = """
 import sys, time
+from audit.settings import Settings
 from telemetry.exporting import flush, start_traces
 from telemetry.logs import configure_logs
 from telemetry.traces import ids, span
-configure_logs("info")
+configure_logs(Settings(log_files=False))
 on = start_traces({"caption_audit.slot": 3})
 with span("chunk", batch=7, name_that_is_long="x" * 500):
     inner = ids()
@@ -148,7 +149,8 @@ def test_a_wrong_value_is_one_line_and_the_work_goes_on(name: str, receiver: Rec
 def test_an_unknown_propagator_costs_the_callers_trace_and_no_more() -> None:
     """It is read as OpenTelemetry's propagators are imported, which raises."""
     code = (
-        "from telemetry.logs import configure_logs; configure_logs('info')\n"
+        "from audit.settings import Settings\nfrom telemetry.logs import configure_logs\n"
+        "configure_logs(Settings(log_files=False))\n"
         "from telemetry.exporting import started_by\nassert started_by() is None"
     )
     (line,) = warnings(run({"OTEL_PROPAGATORS": "smoke"}, code))
@@ -177,3 +179,58 @@ def test_a_receiver_that_does_not_answer_does_not_hold_up_the_end(receiver: Rece
     assert time.monotonic() - began < 40
     (flushed,) = [line for line in done.stderr.splitlines() if line.startswith("flushed")]
     assert float(flushed.split()[1]) < 20
+
+
+def test_what_an_exception_says_stays_in_the_log(receiver: Receiver) -> None:
+    """Libraries quote what they were given: a caption, a URL with a password. Its type and its way are enough here."""
+    code = """
+from telemetry.exporting import flush, start_traces
+from telemetry.traces import span
+start_traces()
+def given(caption):
+    raise ValueError(caption)
+def judge():
+    try:
+        given("whis" + "pered")
+    except ValueError as error:
+        raise RuntimeError(f"cannot judge: {error}") from error
+try:
+    with span("chunk"), span("inference"):
+        judge()
+except RuntimeError:
+    flush()
+"""
+    run({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}, code)
+    inference, chunk = receiver.spans
+    assert (inference.status, chunk.status) == ("RuntimeError", "RuntimeError")
+    ((name, told),) = inference.events
+    assert name == "exception"
+    assert told["exception.type"] == "RuntimeError"
+    assert "ValueError\n\ncaused:\n" in told["exception.stacktrace"]
+    assert "in given" in told["exception.stacktrace"]
+    assert all("whispered" not in repr(span) for span in receiver.spans)
+
+
+def test_complaints_of_somebody_elses_provider_are_summed_up_too() -> None:
+    """Under opentelemetry-instrument the main process has one, and its receiver can be away for a night as well."""
+    code = """
+from audit.settings import Settings
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from telemetry.exporting import sum_up_complaints
+from telemetry.logs import configure_logs
+from telemetry.traces import span
+configure_logs(Settings(log_files=False))
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
+trace.set_tracer_provider(provider)
+sum_up_complaints()
+for _ in range(3):
+    with span("chunk"):
+        pass
+"""
+    away = f"http://127.0.0.1:{free_port()}"
+    (line,) = warnings(run({"OTEL_EXPORTER_OTLP_ENDPOINT": away, "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}, code))
+    assert line["event"] == "traces not exported"

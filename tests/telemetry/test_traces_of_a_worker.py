@@ -255,6 +255,7 @@ def test_under_opentelemetry_instrument_spans_come_once_and_inside_the_tasks_own
         chunk = receiver.wait_for("chunk")[0]
         receiver.wait_for(f"run/{TASK_NAME}")
         assert worker.stop() == 0
+        assert "traces not exported" not in worker.log.read_text(), "a second provider was tried"
     (task,) = [span for span in receiver.trace(chunk.trace) if span.id == chunk.parent]
     assert task.name.startswith("run/")
     assert task.scope.startswith("opentelemetry.instrumentation.celery")
