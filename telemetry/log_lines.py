@@ -35,6 +35,7 @@ STAGE_OF = {
     "worker.desk": "inference",
     "worker.judging": "inference",
     "worker.passes": "inference",
+    "worker.told": "postprocess",
     "alembic": "ledger",
     "db": "ledger",
     "psycopg": "ledger",

@@ -80,7 +80,8 @@ def _pair(one: "Looked | Outcome", outcome: Outcome) -> dict[str, Any]:
         told["failure"] = result.code
     else:
         scores = result.scores
-        told |= {"label": scores.label.value, "p_yes": scores.p_yes, "p_no": scores.p_no, "p_maybe": scores.p_maybe}
+        told["label"] = scores.label.value
+        told |= {name: round(getattr(scores, name), 6) for name in ("p_yes", "p_no", "p_maybe")}
     if not isinstance(one, Outcome):
         picture = one.picture
         told |= {"width": picture.width, "height": picture.height, "mode": picture.mode}

@@ -103,7 +103,7 @@ def test_each_process_writes_a_file_of_its_own(sqlite_settings: Settings, tmp_pa
     assert "[INFO] [queue] worker ready slots=1" in texts["worker-main.log"]
     assert texts["worker-slot-0.log"].count("[INFO] [model_loading] model proved") >= 2
     (slow,) = texts["slow.log"].splitlines()
-    assert "[WARNING] [queue] pair slow batch=" in slow.replace("[inference]", "[queue]")
+    assert "[WARNING] [postprocess] pair slow batch=" in slow
     assert slow in texts["worker-slot-0.log"]
     assert "inference_ms=4" in slow
     shown = worker.log.read_text()
