@@ -44,7 +44,7 @@ class Depth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotSeen:
-    """A slot as it stands when asked: `answered_s` ago it was last right about a known question."""
+    """A slot: `answered_s` before it was told of, it was last right about a known question."""
 
     slot: int
     device: str

@@ -216,12 +216,13 @@ class Housekeeper:
             raise
 
     def _knock(self) -> None:
-        """Now and then, and with each round while it is away."""
-        now = time.monotonic()
-        if self.redis_away is None and self._knocked_at is not None and now - self._knocked_at < KNOCK_EVERY_S:
+        """Now and then: one that hangs holds a round up for seconds."""
+        if self._knocked_at is not None and time.monotonic() - self._knocked_at < KNOCK_EVERY_S:
             return
-        self._knocked_at = now
-        self._rounds.knock()
+        try:
+            self._rounds.knock()
+        finally:
+            self._knocked_at = time.monotonic()
         self.redis_away = None
 
     def _report(self, buried: Buried) -> None:

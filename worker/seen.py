@@ -102,7 +102,7 @@ def seen(told: Mapping[str, Any], *, wrote_at: float, now: float) -> WorkerSeen:
     if process.status() == psutil.STATUS_ZOMBIE or process.create_time() > wrote_at + CLOCK_S:
         raise psutil.NoSuchProcess(process.pid)
     silent_s = round(max(0.0, now - wrote_at), 1)
-    seats = tuple(_seat(seat, parent=process.pid, older_s=silent_s) for seat in told.get("seats", ()))
+    seats = tuple(_seat(seat, parent=process.pid) for seat in told.get("seats", ()))
     proved = sum(_works(int(pid), process.pid) for pid in told["ready"].values())
     return WorkerSeen(
         pid=process.pid,
@@ -150,14 +150,15 @@ def told_of(worker: WorkerSeen, stale_s: float = STALE_S) -> dict[str, Any]:
     }
 
 
-def _seat(told: Mapping[str, Any], *, parent: int, older_s: float) -> SlotSeen:
+def _seat(told: Mapping[str, Any], *, parent: int) -> SlotSeen:
+    """Its answer's age is as it was told: that the main process is silent since is another depth's affair."""
     answered_s, limit_s = told["answered_s"], told["limit_s"]
     return SlotSeen(
         slot=int(told["slot"]),
         device=str(told["device"]),
         pid=int(told["pid"]),
         told=str(told["told"]),
-        answered_s=None if answered_s is None else round(float(answered_s) + older_s, 1),
+        answered_s=None if answered_s is None else float(answered_s),
         limit_s=None if limit_s is None else float(limit_s),
         works=_works(int(told["pid"]), parent),
     )

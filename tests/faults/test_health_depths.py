@@ -105,6 +105,32 @@ def test_a_dead_redis_turns_resources_red_and_nothing_else(
         health.wait(log=worker.log)
 
 
+@pytest.mark.long
+def test_a_redis_that_hangs_turns_resources_red_and_nothing_else(
+    sqlite_url: str, own_redis: RedisServer, tmp_path: Path, model_directory: Path
+) -> None:
+    """Housekeeping waits for it for seconds and tells nothing meanwhile; the slots answer all the same.
+
+    Safeguard: a slot is judged by what was told of it, not by how long ago that was.
+    """
+    made = make_settings(tmp_path, database_url=sqlite_url, redis_url=own_redis.url, model=str(model_directory))
+    settings = quick(made)
+    health = HealthSeen(settings)
+    with running(settings, tmp_path) as worker:
+        health.wait(log=worker.log)
+        assert own_redis.process
+        own_redis.process.send_signal(signal.SIGSTOP)
+        health.wait(resources="unhealthy", log=worker.log)
+
+        def silent() -> bool:
+            assert health.depths() == WELL | {"resources": "unhealthy"}
+            return bool(health.details()["silent_s"] > settings.canary_within_s)
+
+        wait_until(silent, timeout_s=90, what="the main process to be silent for longer than an answer may be old")
+        own_redis.process.send_signal(signal.SIGCONT)
+        health.wait(log=worker.log)
+
+
 def test_a_dead_postgresql_turns_resources_red_and_a_waiting_slot_stays_green(
     own_postgres: PostgresServer, redis_url: str, tmp_path: Path, model_directory: Path
 ) -> None:
