@@ -70,7 +70,7 @@ def lock_lines(settings: Settings) -> Iterator[Line]:
         if write_lock_holder(str(file)) != holder:
             holder = None
     if holder is None:
-        yield ok("lock", "nobody holds the write lock for long")
+        yield ok("lock", "nobody who is seen from here holds the write lock for long")
         return
     told = describe(holder)
     cure = f"kill -CONT {holder}, or end it" if "stopped" in told else f"see what it does; `kill {holder}` ends it"
