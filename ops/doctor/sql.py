@@ -1,5 +1,6 @@
 """The ledger: whether it answers, its version and schema, whether a commit survives a power cut, who holds a lock."""
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from db.engine import Database
 
 HELD_S = 1.5
-"""A writer holds SQLite's lock for milliseconds; whoever is seen with it for so long hangs, or is stopped."""
+"""A writer holds SQLite's lock for milliseconds; who has it for so long and commits nothing hangs, or is stopped."""
 LOOK_EVERY_S = 0.05
 BLOCKED_S = 2.0
 """An open transaction of that age that others wait for; ours last milliseconds, a migration some seconds."""
@@ -63,11 +64,12 @@ def lock_lines(settings: Settings) -> Iterator[Line]:
     file = ledger_file(settings)
     if file is None or not file.exists():
         return
-    until = time.monotonic() + HELD_S
+    until, log = time.monotonic() + HELD_S, _stamp(file)
     holder = write_lock_holder(str(file))
     while holder is not None and time.monotonic() < until:
         time.sleep(LOOK_EVERY_S)
-        if write_lock_holder(str(file)) != holder:
+        # A busy writer may well be met each time; but its commits are seen in the write-ahead log.
+        if write_lock_holder(str(file)) != holder or _stamp(file) != log:
             holder = None
     if holder is None:
         yield ok("lock", "nobody who is seen from here holds the write lock for long")
@@ -76,6 +78,15 @@ def lock_lines(settings: Settings) -> Iterator[Line]:
     cure = f"kill -CONT {holder}, or end it" if "stopped" in told else f"see what it does; `kill {holder}` ends it"
     means = "nobody else can write: nothing is submitted, claimed or recorded"
     yield wrong("lock", f"{told} has held the write lock for {HELD_S:g} s and longer", means=means, cure=cure)
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """Size and time of the write-ahead log."""
+    try:
+        found = os.stat(f"{file}-wal")
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _sqlite(file: Path) -> Iterator[Line]:

@@ -102,3 +102,16 @@ def test_a_large_model_has_time_to_be_read(folder: Path) -> None:
     with (folder / "more.bin").open("wb") as file:
         file.truncate(2 * 10**9)
     assert 40 < reading_s(of(folder)) < 41
+
+
+def test_a_fetched_model_whose_file_has_another_size_is_wrong(tmp_path: Path, named: Named) -> None:
+    """A disk that was full while it was fetched or copied; the record beside it knows the sizes."""
+    home = tmp_path / "home"
+    fetched = Path(shutil.copytree(DEMO_MODEL, home / "models" / "small-ofa" / "e8e27298903e"))
+    sizes = {path.name: {"size": path.stat().st_size} for path in fetched.iterdir()}
+    (fetched / "fetched.json").write_text(json.dumps({"id": "iic/small-ofa", "files": sizes}))
+    settings = Settings.model_validate({"model": "iic/small-ofa", "home": home})
+    assert named(folder_lines(settings), "folder").state is State.OK
+    os.truncate(fetched / "model.safetensors", 1_000_000)
+    line = named(folder_lines(settings), "folder")
+    assert (line.state, "model.safetensors is missing or cut off" in line.found) == (State.WRONG, True)
