@@ -11,6 +11,7 @@ from ops.queue_messages import redis_client
 from ops.text import duration
 
 MOST_S = 2.0
+UNSEEN_S = 0.01
 SYNCHRONISE = "let chrony or systemd-timesyncd set the clocks (`timedatectl`)"
 
 
@@ -60,6 +61,8 @@ def offset(ask: Callable[[], float]) -> tuple[float, float]:
 def _line(name: str, off_s: float, round_trip_s: float, means: str) -> Line:
     off = abs(off_s)
     shown = f"its clock is {duration(off)} {'ahead of' if off_s > 0 else 'behind'} this host's"
+    if off < UNSEEN_S:
+        shown = "its clock is this host's, to a hundredth of a second"
     # An answer that was slow may have waited on one half of its way alone.
     if off - round_trip_s / 2 > MOST_S:
         return warning(name, shown, means=means, cure=SYNCHRONISE)
