@@ -26,6 +26,7 @@ from worker.board import Board
 from worker.child import Workplace, open_office, turn_of
 from worker.children import EX_UNAVAILABLE, Children
 from worker.devices import check_devices
+from worker.gauges import Gauges
 from worker.giving_way import GivingWay
 from worker.housekeeping import Housekeeper, Rounds
 from worker.metrics_page import count_together, metrics_page
@@ -59,6 +60,7 @@ class Lifecycle:
         self._redis = RedisSide(app)
         self._ready = ReadyFile(settings.home)
         self._reporting: Reporting | None = None
+        self._gauges: Gauges | None = None
         self._workplace: Workplace | None = None
         self._office: Office | None = None
         self._housekeeper: Housekeeper | None = None
@@ -127,7 +129,8 @@ class Lifecycle:
     def _routes(self) -> Routes:
         """The pages of this worker: made of what is in memory, while forks wait."""
         told = self._reporting.routes() if self._reporting else {}
-        return {"/metrics": metrics_page, **told}
+        gauges = [self._gauges] if self._gauges else []
+        return {"/metrics": lambda: metrics_page(*gauges), **told}
 
     def on_process_init(self, **_: object) -> None:
         """Pool process: get ready, or leave."""
@@ -168,6 +171,7 @@ class Lifecycle:
             worker=self._hostname,
             every_s=self._settings.tell_every_s,
         )
+        self._gauges = Gauges(self._telling, workplace, reporting=lambda: self._reporting)
         rounds = Rounds(
             settings=self._settings,
             model=workplace.model.name,
@@ -181,7 +185,7 @@ class Lifecycle:
             rules=children.rules,
             recall=children.recall,
             check=self._check_board,
-            tell=self._telling,
+            tell=self._gauges if self._settings.http_port else self._telling,
             give_way=GivingWay(
                 workplace.board, len(workplace.slots), model=workplace.model.name, settings=self._settings
             ),

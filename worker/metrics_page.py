@@ -1,6 +1,8 @@
-"""The page /metrics: what all processes of this worker have counted."""
+"""The page /metrics: what all processes of this worker have counted, and its gauges."""
 
 from collections.abc import Iterable, Mapping
+
+from prometheus_client.registry import Collector
 
 from audit.message import Lane
 from audit.verdict import Label
@@ -40,6 +42,6 @@ def count_together(slots: int) -> None:
         start_at_zero(KNOWN)
 
 
-def metrics_page() -> Page:
+def metrics_page(*gauges: Collector) -> Page:
     """All of it, as Prometheus reads it."""
-    return Page(content_type=METRICS, body=exposition())
+    return Page(content_type=METRICS, body=exposition(*gauges))

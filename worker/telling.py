@@ -31,6 +31,7 @@ class Telling:
         self._started = time.monotonic()
         self._told: float | None = None
         self._complained = False
+        self.last: tuple[float, Sequence[SlotTold]] = (self._started, ())  # what was told, and when
         self.trouble: str | None = None  # why the ledger did not take it, the last time
 
     def __call__(self, database: Database) -> None:
@@ -40,6 +41,7 @@ class Telling:
             return
         self._told = now
         slots = [self._slot(slot, now) for slot in self._slots]
+        self.last = now, slots
         try:
             tell(database, this_process(), self._worker, slots, up_s=now - self._started)
             self.trouble = None
