@@ -76,6 +76,8 @@ def asked(settings: Settings, path: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()
+    except OSError:
+        return 0, ""  # it does not listen yet
 
 
 def lines_of(worker: Worker, *, having: str, since: int = 0) -> list[str]:
@@ -134,8 +136,9 @@ def page(folder: Path) -> str:
             before = asked(settings, "/metrics")[1]
             healed, end = healing(settings, folder, worker)
             after = asked(settings, "/metrics")[1]
-        samples = [line for line in before.splitlines() if SCRAPED.match(line)]
-        changed = [line for line in after.splitlines() if "restarts_total{" in line or "chunks_total{" in line]
+        samples = [line for line in before.splitlines() if SCRAPED.match(line) and not line.endswith(" 0.0")]
+        counted = [line for line in after.splitlines() if "restarts_total{" in line or "chunks_total{" in line]
+        changed = [line for line in counted if not line.endswith(" 0.0")]
         spans = sorted(receiver.trace(chunk.trace), key=lambda span: span.began)
         link = f"links to {chunk.links[0][0]} / {chunk.links[0][1]}, the `submit` span of its batch"
         assert chunk.links == [(submission.trace, submission.id)]
@@ -163,7 +166,7 @@ def page(folder: Path) -> str:
             "",
             "## A scrape",
             "",
-            "A part of what `/metrics` answered after that chunk:",
+            "A part of what `/metrics` answered after that chunk, zeros left out:",
             "",
             *fenced(samples),
             "## Health",
