@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, or_, select
 
 from audit.pair import BatchId
 from db.engine import Database, db_now
@@ -79,6 +79,8 @@ def outcomes_between(
     """The span's outcomes of that time with their pairs, in row order. Raises LedgerUnavailable."""
     same_pair = and_(pairs.c.batch == outcomes.c.batch, pairs.c.row == outcomes.c.row)
     query = select(outcomes, *(pairs.c[name] for name in PAIR_COLUMNS)).join(pairs, same_pair)
+    # PostgreSQL would merge the two from the batch's first pair on, for each page anew, if only outcomes had bounds.
+    query = query.where(pairs.c.batch == span.batch, pairs.c.row >= bindparam("first"), pairs.c.row <= span.last_row)
     return map(outcome_row, _pages(database, query, span, _then(since, until), page))
 
 
@@ -97,12 +99,12 @@ def _then(since: float, until: float) -> ColumnElement[bool]:
 def _pages(
     database: Database, query: Select[Any], span: Span, then: ColumnElement[bool], page: int
 ) -> Iterator[Mapping[str, Any]]:
-    query = query.where(outcomes.c.batch == span.batch, then).order_by(outcomes.c.row).limit(page)
+    here = and_(outcomes.c.batch == span.batch, outcomes.c.row.between(bindparam("first"), span.last_row))
+    query = query.where(here, then).order_by(outcomes.c.row).limit(page)
     first = span.first_row
     while True:
         with database.reading() as connection:
-            some = query.where(outcomes.c.row.between(first, span.last_row))
-            rows = [dict(row) for row in connection.execute(some).mappings()]
+            rows = [dict(row) for row in connection.execute(query, {"first": first}).mappings()]
         yield from rows
         if len(rows) < page:
             return

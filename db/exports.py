@@ -106,7 +106,8 @@ def _pages(database: Database, query: Select[Any], order: Order, page: int) -> I
 def _behind(last: Mapping[str, Any], order: Order) -> Any:
     later = outcomes_table.c.row > last["row"]
     if order == "row":
-        return later
+        # Both: PostgreSQL would merge the two from the batch's first pair on, for each page anew.
+        return and_(later, pairs.c.row > last["row"])
     p_no = outcomes_table.c.p_no
     return or_(p_no < last["p_no"], and_(p_no == last["p_no"], later))
 
