@@ -1,11 +1,13 @@
 """Every metric that there is, with every label, served as a worker's page and scraped by a real Prometheus.
 
-Counters and histograms are those of the code, and each scrape finds them grown; the gauges' values are made up.
+Names and labels are those of the code; each scrape finds counters and histograms grown, and the gauges' values are made
+up.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.support.flower import free_port
 from tests.support.observability import RULES
 from tests.support.prometheus_server import Prometheus
 from tests.support.waiting import wait_until
+from worker.gauge_values import GAUGES
 
 SCRAPES = 6
 VALUES: Mapping[str, tuple[str, ...]] = {
@@ -29,25 +32,19 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "lane": ("interactive", "bulk"),
 }
 """Of labels whose values queries name; others have the one value `some`."""
-GAUGES: Mapping[str, tuple[dict[str, str], ...]] = {
-    "queue_pairs": ({"lane": "bulk"}, {"lane": "interactive"}),
-    "queue_oldest_seconds": ({"lane": "bulk"},),
-    "parked_chunks": ({},),
-    "slots": ({"state": "judging"}, {"state": "idle"}),
-    "slot_rss_bytes": ({"slot": "0"},),
-    "device_memory_bytes": ({"device": "cuda:0", "kind": "used"}, {"device": "cuda:0", "kind": "total"}),
-    "device_temperature_celsius": ({"device": "cuda:0"},),
-    "device_utilization_ratio": ({"device": "cuda:0"},),
-    "model_info": ({"model": "demo", "revision": "r", "precision": "fp32", "engine": "ofa", "version": "0"},),
-    "canary_age_seconds": ({"slot": "0"},),
-    "health": ({"depth": "process"}, {"depth": "resources"}, {"depth": "capability"}),
-    "host_memory_ratio": ({},),
-    "memory_limit_ratio": ({},),
-    "disk_free_bytes": ({"folder": "home"},),
-    "disk_size_bytes": ({"folder": "home"},),
-    "baseline_stage_seconds": tuple({"stage": stage, "quantile": "0.95"} for stage in VALUES["stage"]),
-    "baseline_pairs_per_second": ({},),
+OF_GAUGES: Mapping[str, tuple[str, ...]] = {
+    "lane": VALUES["lane"],
+    "stage": VALUES["stage"],
+    "state": ("judging", "idle"),
+    "kind": ("used", "total"),
+    "depth": ("process", "resources", "capability"),
+    "quantile": ("0.5", "0.95", "0.99"),
+    "model": ("demo",),
+    "device": ("cuda:0",),
+    "folder": ("home",),
+    "slot": ("0",),
 }
+"""The same of gauges."""
 
 
 class EveryMetric(Collector):
@@ -59,10 +56,10 @@ class EveryMetric(Collector):
             for labelled in _children(metric, metric._labelnames):
                 labelled.observe(0.4) if isinstance(metric, Histogram) else labelled.inc()
             yield from metric.collect()
-        for name, series in GAUGES.items():
-            family = GaugeMetricFamily(f"caption_audit_{name}", "made up", labels=[*series[0]])
-            for labels in series:
-                family.add_metric([*labels.values()], 0.5)
+        for name, (told, labels) in GAUGES.items():
+            family = GaugeMetricFamily(f"caption_audit_{name}", told, labels=labels)
+            for values in product(*(OF_GAUGES.get(label, ("some",)) for label in labels)):
+                family.add_metric(values, 0.5)
             yield family
 
 
