@@ -233,6 +233,33 @@ def test_a_log_folder_that_is_full_costs_lines_and_nothing_else(sqlite_settings:
     check_promises(settings, batch)
 
 
+@pytest.mark.long
+def test_an_error_storm_into_log_files_on_a_full_disk_stops_no_work(sqlite_settings: Settings, tmp_path: Path) -> None:
+    """Each process writes files of its own, on a disk of 1 MB that is full when the storm begins.
+
+    Safeguard: telemetry/log_files.py drops what the disk does not take; telemetry/log_floods.py sums the storm up.
+    """
+    settings = changed(sqlite_settings, log_files=True, log_level="debug", **{**QUICK, "chunk_pairs": 120})
+    with small_disk(settings.home / "logs", kilobytes=1024) as disk:
+        disk.fill()
+        draw(tmp_path / "red.png")
+        rows = [(f"p{number}", "red.png", f"stub:{'quote' if number % 4 else 'yes'} {number}") for number in range(120)]
+        with running(settings, tmp_path) as worker:
+            batch = submitted(settings, write_csv(tmp_path / "pairs.csv", rows))
+            with recovery(27, "an error storm into full log files: the batch is begun", within_s=5):
+                begun(settings, batch)
+            finished(settings, batch, watch=worker)
+            assert (disk.folder / "worker-slot-0.log").stat().st_size == 0
+            assert len(worker.events("pair failed")) < 60, "summed up: there were 90"
+            disk.make_room()
+            finished(settings, submitted(settings, small_manifest(tmp_path, name="more.csv")), watch=worker)
+            wait_until(lambda: (disk.folder / "worker-slot-0.log").stat().st_size, timeout_s=60, what="lines again")
+            assert worker.stop() == 0
+    expected = {f"p{number}": "internal_error" if number % 4 else "Yes" for number in range(120)}
+    assert results(settings, batch) == expected
+    check_promises(settings, batch)
+
+
 @contextmanager
 def exported(settings: Settings) -> Iterator[None]:
     """`up` hands its own environment on."""
