@@ -35,7 +35,7 @@ def home_room(settings: Settings) -> Line:
 
 def test_a_full_disk_is_wrong_and_room_again_is_not(settings: Settings) -> None:
     """Chunks are not claimed any more; it should be told before a worker meets it."""
-    with small_disk(settings.home, kilobytes=400_000) as disk:
+    with small_disk(settings.home, kilobytes=150_000) as disk:
         assert home_room(settings).state is State.WARNING, "little room is a warning"
         disk.fill()
         assert home_room(settings).state is State.WRONG

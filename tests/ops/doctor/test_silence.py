@@ -24,7 +24,7 @@ def test_silence_is_told_in_time_and_hides_nothing(cli: Cli, silent_port: int) -
     began = time.monotonic()
     asked = cli(
         "doctor",
-        *("--only", "redis", "--only", "sql", "--only", "clock", "--only", "network", "--json"),
+        *("--only", "redis", "--only", "sql", "--only", "clock", "--only", "network", "--json", "--limit", "20"),
         REDIS_URL=f"redis://127.0.0.1:{silent_port}/0",
         DATABASE_URL=f"postgresql://me@127.0.0.1:{silent_port}/ledger",
         AUDIT_FLOWER_PORT=str(silent_port),
