@@ -136,7 +136,8 @@ def test_a_busy_process_that_answers_wrongly_records_nothing_of_it(
 
     Safeguards: the question between two micro-batches, and that what is not recorded by then never is.
     """
-    slow = changed(asked_often, stub_pair_s=0.03, micro_batch=4, lease_s=120)
+    # Many passes between two questions: what they have judged is in hand when the answer is found to be wrong.
+    slow = changed(asked_often, stub_pair_s=0.03, micro_batch=4, lease_s=120, canary_every_s=2)
     batch = submitted(slow, manifest(tmp_path, pairs=300))
     with running(slow, tmp_path) as worker:
         in_hand(worker, slow, batch)

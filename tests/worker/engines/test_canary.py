@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from audit.settings import DEMO_MODEL
 from audit.verdict import Label, Scores
 from tests.worker.engines.tiny_ofa import draw_picture, edit_weights, load
 from worker.engines.base import Question
-from worker.engines.canary import prove
+from worker.engines.canary import Known, WrongAnswer, ask_again, prove
 from worker.engines.model_files import inspect_model
 from worker.engines.ofa import OfaEngine, load_ofa
 from worker.engines.stub import StubEngine, load_stub
@@ -99,3 +100,51 @@ def test_the_canarys_picture_must_be_there(model_dir: Path) -> None:
     (model_dir / "canary-1.png").unlink()
     with pytest.raises(ModelRefused, match=r"canary-1\.png: missing"):
         inspect_model(model_dir)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> tuple[OfaEngine, tuple[Known, ...]]:
+    """The shipped model, and how it answered when it was loaded."""
+    engine = load(DEMO_MODEL)
+    return engine, prove(engine)
+
+
+def test_a_sound_model_answers_as_it_did_also_in_another_thread(shipped: tuple[OfaEngine, tuple[Known, ...]]) -> None:
+    """An idle process asks in a thread of its own, and torch computes with other threads there."""
+    engine, known = shipped
+    assert [one.label for one in known] == [None, Label.YES, Label.NO, Label.MAYBE]
+    with ThreadPoolExecutor(1) as other:
+        for one in known:
+            ask_again(engine, one)
+            other.submit(ask_again, engine, one).result()
+
+
+@pytest.mark.parametrize("what", ["one weight", "precision", "not finite"])
+def test_weights_that_change_while_it_runs_are_found_by_the_known_questions(
+    shipped: tuple[OfaEngine, tuple[Known, ...]], what: str
+) -> None:
+    """A flipped bit in a device's memory, sums of too few bits, and what is no number at all."""
+    engine, known = shipped
+    weights = dict(engine._model.named_parameters())
+    kept = {name: tensor.detach().clone() for name, tensor in weights.items()}
+    with torch.no_grad():
+        if what == "precision":
+            for tensor in weights.values():
+                tensor.copy_((tensor * 8).round() / 8)
+        else:
+            tensor = weights["decoder.layer_norm.weight"]
+            tensor[0] = 1e4 if what == "one weight" else torch.nan
+    found = []
+    try:
+        for one in known:
+            try:
+                ask_again(engine, one)
+            except WrongAnswer as error:
+                found.append(error.told["got"])
+    finally:
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                tensor.copy_(kept[name])
+    assert found
+    for one in known:
+        ask_again(engine, one)
