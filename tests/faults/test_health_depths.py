@@ -213,7 +213,6 @@ def test_a_native_hang_in_the_middle_of_a_chunk_turns_capability_red(watched: Se
             return any("has answered no known question" in reason for reason in reasons)
 
         wait_until(red, timeout_s=90, what="silence to be seen")
-        assert health.command() == {"live": 0, "ready": 1, "all": 1}
         finished(settings, batch, watch=worker, timeout_s=180)
         health.wait(log=worker.log)
     assert check_promises(settings, batch).failed == 1
