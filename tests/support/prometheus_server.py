@@ -75,6 +75,13 @@ class Prometheus:
         found: list[dict[str, str]] = self._get("series", {"match[]": matcher})["data"]
         return found
 
+    @staticmethod
+    def page(target: str) -> str:
+        """What it reads at host:port, as text."""
+        with _opener().open(f"http://{target}/metrics", timeout=60) as answer:
+            text: bytes = answer.read()
+        return text.decode()
+
     def rules(self) -> list[dict[str, Any]]:
         """Every rule that is asked more than once a minute, with its health and last error, once that is known."""
         wait_until(
