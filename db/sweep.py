@@ -30,6 +30,7 @@ class Buried:
     chunk: ChunkNumber
     holder: Holder
     cause: Cause
+    attempt: int
     parked: bool
     named: str | None = None
 
@@ -99,6 +100,7 @@ def _bury(database: Database, batch: BatchId, number: ChunkNumber, rules: Rules)
             chunk=number,
             holder=holder_of(chunk),
             cause=death.cause,
+            attempt=chunk["attempts"],
             parked=done.state is ChunkState.PARKED,
             named=done.named,
         )

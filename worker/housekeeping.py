@@ -229,6 +229,7 @@ class Housekeeper:
         told = {
             "batch": buried.batch,
             "chunk": buried.chunk,
+            "attempt": buried.attempt,
             "pid": buried.holder.pid,
             "cause": buried.cause.value,
             "stage": "ledger",
