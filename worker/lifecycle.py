@@ -58,7 +58,7 @@ class Lifecycle:
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._settings = settings
         self._redis = RedisSide(app)
-        self._ready = ReadyFile(settings.home)
+        self._ready = ReadyFile(settings.home, notify=os.environ.get("NOTIFY_SOCKET"))
         self._reporting: Reporting | None = None
         self._gauges: Gauges | None = None
         self._workplace: Workplace | None = None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,8 +18,9 @@ BLOCK, ROOM = 4096, 512
 class ReadyFile:
     """AUDIT_HOME/run/worker-PID.json. Of the main process alone; a disk that does not take it disturbs nothing."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, notify: str | None = None) -> None:
         self._folder = home / "run"
+        self._notify = notify  # systemd's socket (NOTIFY_SOCKET), if it started us
         self._complained: str | None = None
         self.last: tuple[Mapping[str, Any], float] = ({}, 0.0)  # what was told, and when in seconds since the epoch
 
@@ -43,6 +45,7 @@ class ReadyFile:
         told = {"pid": os.getpid(), "slots": slots, "ready": ready, "model": model, "waits": waits, "pages": pages}
         told |= {"finished": finished, "busy": busy, "seats": list(seats), "resources": dict(resources or {})}
         self.last = (json.loads(json.dumps(told)), time.time())  # as whoever reads the file has it
+        self._tell_systemd()
         path, text = self._path(), _with_room(json.dumps(told))
         fresh = path.with_suffix(".new")
         try:
@@ -57,6 +60,13 @@ class ReadyFile:
             _write_over(path, text)
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
+
+    def _tell_systemd(self) -> None:
+        """That the main process runs and gets on: its watchdog ends one that does not."""
+        if not self._notify:
+            return
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as way:
+            way.sendto(b"READY=1\nWATCHDOG=1", self._notify.replace("@", "\0", 1))
 
     def remove(self) -> None:
         """The last thing that a worker does."""

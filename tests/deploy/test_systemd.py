@@ -44,6 +44,23 @@ def test_every_service_manager_has_more_patience_than_the_worker_takes() -> None
     assert needed_s < 35.0, "and about what Kubernetes gives a pod that says nothing"
 
 
+def test_every_supervisor_gives_up_after_as_many_tries_and_none_stands_on_another() -> None:
+    """docs/supervision.md has them side by side; a guard inside of a unit would make 25 tries of five.
+
+    And the watchdog's patience is longer than a worker's longest silence, that of an outage.
+    """
+    text, settings = UNIT.read_text(), read_settings({})
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["worker"]
+    assert int(re.findall(r"^StartLimitBurst=(\d+)$", text, re.MULTILINE)[0]) == settings.guard_tries
+    assert compose["restart"] == f"on-failure:{settings.guard_tries}"
+    assert compose["command"] == ["worker"]
+    assert "--guard" not in text
+    assert "Type=notify" in text.splitlines()
+    assert int(re.findall(r"^WatchdogSec=(\d+)$", text, re.MULTILINE)[0]) >= 2 * settings.guard_silent_s
+    slow_start_s = settings.start_wait_s + settings.canary_limit_s
+    assert int(re.findall(r"^TimeoutStartSec=(\d+)$", text, re.MULTILINE)[0]) > slow_start_s
+
+
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     """It ignores a line that it does not know, with a warning that nobody reads."""
     if shutil.which("systemd-analyze") is None:

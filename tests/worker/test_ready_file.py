@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,15 @@ def test_a_folder_that_cannot_be_made_costs_a_line_and_no_more(tmp_path: Path) -
         write(file, ready={})
         write(file, ready={})
     assert len(complaints(lines)) == 1
+
+
+def test_systemd_hears_of_it_too(tmp_path: Path) -> None:
+    """Its watchdog is the only one on a bare machine that ends a main process that hangs."""
+    for name in (str(tmp_path / "notify"), f"@{tmp_path.name}-notify"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.bind(name.replace("@", "\0", 1))
+            write(ReadyFile(tmp_path, notify=name), ready={})
+            systemd.settimeout(10)
+            assert systemd.recv(100) == b"READY=1\nWATCHDOG=1"
+    write(ReadyFile(tmp_path, notify=str(tmp_path / "nobody")), ready={1: 12})
+    assert told(tmp_path)["ready"] == {"1": 12}
