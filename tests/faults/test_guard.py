@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,11 @@ def submitted_anyway(settings: Settings, tmp_path: Path) -> BatchId:
     return BatchId(json.loads(done.stdout)["batch"])
 
 
+def told_of(settings: Settings, process: psutil.Process) -> dict[str, Any]:
+    """What the worker last told of itself."""
+    return dict(json.loads(ready_file(settings, process).read_text()))
+
+
 def ready_file(settings: Settings, process: psutil.Process) -> Path:
     return settings.home / "run" / f"worker-{process.pid}.json"
 
@@ -245,6 +250,7 @@ def test_a_guard_that_is_told_to_stop_drains_its_worker(quick: Settings, tmp_pat
     with guarding(patient, tmp_path) as guard:
         first = guard.start_of(1)
         guard.wait_for("chunk ended")
+        wait_until(lambda: told_of(patient, first)["finished"], timeout_s=60, what="progress to be told of")
         pool = first.children()
         assert guard.stop() == 0
         assert gone(first, *pool)
@@ -266,5 +272,10 @@ def test_a_guard_that_is_killed_leaves_no_worker_behind(quick: Settings, tmp_pat
         first = guard.start_of(1)
         guard.wait_for("model proved")
         family = [first, *first.children(recursive=True)]
-        guard.process.kill()
-        wait_until(lambda: gone(*family), timeout_s=60, what="the worker to leave")
+        try:
+            guard.process.kill()
+            wait_until(lambda: gone(*family), timeout_s=60, what="the worker to leave")
+        finally:
+            for one in family:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()

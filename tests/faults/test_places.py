@@ -118,16 +118,20 @@ def bound(source: Path, target: Path) -> Iterator[None]:
 def test_a_mount_that_is_lost_in_the_middle_of_a_chunk_fails_no_pair(quick: Settings, tmp_path: Path) -> None:
     """What is left of a mount is an empty folder, where every picture looks as if it had never been.
 
-    Safeguard: worker/images/fetch.py looks at the folder when a picture is missing; without it pairs end file_missing.
+    What was judged before is kept. Safeguard: worker/images/fetch.py looks at the folder when a picture is missing; without it pairs end file_missing.
     """
+    pairs = 100  # of one chunk, of which a few are read ahead
+    one = changed(quick, chunk_pairs=pairs)
     pictures = tmp_path / "mounted"
     with small_disk(tmp_path / "disk", kilobytes=512) as disk:
-        shop(disk.folder, sleep_s=0.3)
-        with running(quick, tmp_path) as worker:
+        shop(disk.folder, pairs=pairs)
+        with running(one, tmp_path) as worker:
             with bound(disk.folder, pictures):
-                batch = submitted(quick, pictures / "pairs.csv")
-                wait_until(lambda: judged(quick, batch), timeout_s=60, what=f"a chunk{worker.tail()}")
+                batch = submitted(one, pictures / "pairs.csv")
+                wait_until(lambda: judged(one, batch), timeout_s=60, what=f"a first record{worker.tail()}")
             worker.wait_for("place of pictures is left alone")
+            assert 0 < judged(one, batch) < pairs
+            assert set(results(one, batch).values()) == {"Yes"}
             with bound(disk.folder, pictures):
-                finished(quick, batch, watch=worker)
-            check_healed(quick, worker, batch)
+                finished(one, batch, watch=worker)
+            check_healed(one, worker, batch)
