@@ -118,7 +118,8 @@ def bound(source: Path, target: Path) -> Iterator[None]:
 def test_a_mount_that_is_lost_in_the_middle_of_a_chunk_fails_no_pair(quick: Settings, tmp_path: Path) -> None:
     """What is left of a mount is an empty folder, where every picture looks as if it had never been.
 
-    What was judged before is kept. Safeguard: worker/images/fetch.py looks at the folder when a picture is missing; without it pairs end file_missing.
+    What was judged before is kept. Safeguard: worker/images/fetch.py looks at the folder when a picture is missing;
+    without it pairs end file_missing.
     """
     pairs = 100  # of one chunk, of which a few are read ahead
     one = changed(quick, chunk_pairs=pairs)
