@@ -197,7 +197,7 @@ def test_an_outage_of_redis_restarts_nothing(quick: Settings, tmp_path: Path, ow
 
     Safeguard: what a worker waits for is in its ready file, and ops/watch.py is patient while it waits.
     """
-    settings = changed(quick, redis_url=own_redis.url, guard_unready_s=1)
+    settings = changed(quick, redis_url=own_redis.url)
     with guarding(settings, tmp_path) as guard:
         first = guard.start_of(1)
         guard.wait_for("model proved")
