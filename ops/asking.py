@@ -65,7 +65,7 @@ def status(
             return
         seen = progress(database, BatchId(batch))
         if as_json:
-            show.print_json(show.progress_json(seen))
+            show.print_json({**show.progress_json(seen), "waits": judged_by_nobody(database, seen, settings)[1]})
         else:
             print_summary(database, seen, settings)
 

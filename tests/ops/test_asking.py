@@ -64,6 +64,7 @@ def test_status_tells_scripts_batch_state_and_counts(cli: Cli, finished: BatchId
         "created_at": "1970-01-01T00:16:40Z",
         "started_at": "1970-01-01T00:16:50Z",
         "finished_at": "1970-01-01T00:16:52Z",
+        "waits": None,
     }
 
 

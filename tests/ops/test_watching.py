@@ -1,5 +1,6 @@
 """Watching a batch that nobody judges: what is missing is said with the cure, and no time left is made up."""
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -7,10 +8,13 @@ from contextlib import contextmanager
 from typing import IO
 
 import pytest
+from sqlalchemy import update
 
 from audit.holder import this_process
 from audit.pair import BatchId
+from db.breakers import Rules, failed
 from db.engine import Database
+from db.tables import batches
 from db.workers import SlotState, SlotTold, tell
 from tests.ops.conftest import COMMAND, Cli, bare
 from tests.support.ledger_rows import add_batch, add_chunk
@@ -95,3 +99,29 @@ def test_a_ledger_without_the_workers_table_is_watched_all_the_same(
     done = cli("status", str(half_done))
     assert done.returncode == 0, done.stderr
     assert "no living worker" not in done.stdout
+
+
+def test_a_batch_whose_pictures_are_away_says_where_and_until_when(
+    cli: Cli, ledger: Database, half_done: BatchId
+) -> None:
+    """Nobody can mend a mount that nobody names; and what comes from there is shown on one line."""
+    told(ledger)
+    ledger.transact(
+        lambda connection: connection.execute(update(batches).values(image_root="/mnt/a\x1b[2Jb"))  # hostile name
+    )
+    rules = Rules(failures=1, window_s=60.0, open_s=300.0, longest_s=300.0)
+    failed(ledger, host="far-host pid:[1]", place="/mnt/a\x1b[2Jb", reason="stale", rules=rules, jitter=lambda: 1.0)
+    shown = cli("status", str(half_done)).stdout
+    (line,) = [line for line in shown.splitlines() if "pictures wait on" in line]
+    assert "far-host: /mnt/a\\x1b[2Jb, left alone for " in line
+    assert line.endswith("(stale)")
+    assert "pictures wait on far-host" in json.loads(cli("status", str(half_done), "--json").stdout)["waits"]
+    assert "pictures wait on far-host" in cli("workers").stdout
+    assert "pictures wait" not in cli("status", str(add_batch(ledger, image_root="/mnt/other"))).stdout
+
+
+def test_a_ledger_without_breakers_is_watched_all_the_same(cli: Cli, ledger: Database, half_done: BatchId) -> None:
+    """As above: it is told of by who needs it."""
+    told(ledger)
+    ledger.transact(lambda connection: connection.exec_driver_sql("DROP TABLE breakers"))
+    assert cli("status", str(half_done)).returncode == 0
