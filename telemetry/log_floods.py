@@ -62,5 +62,10 @@ class Repeats(logging.Filter):
                     logging.getLogger(__name__).warning(SUMMED_UP, extra={"told": told})
 
 
+def is_ours(name: str) -> bool:
+    """Whether the logger is one of ours, and no library's."""
+    return name.partition(".")[0] in OURS
+
+
 def _most(name: str) -> int:
-    return LET_THROUGH if name.partition(".")[0] in OURS else OF_OTHERS
+    return LET_THROUGH if is_ours(name) else OF_OTHERS

@@ -9,6 +9,7 @@ from typing import Any
 
 from structlog.contextvars import get_contextvars
 
+from telemetry.log_floods import is_ours
 from telemetry.log_text import LONGEST, Cleaner
 from telemetry.stages import STAGE
 from telemetry.traces import ids
@@ -56,14 +57,15 @@ class LineFormatter(logging.Formatter):
     def __init__(self, render: Callable[[Line], str], *, cleaner: Cleaner) -> None:
         super().__init__()
         self._render = render
-        self._cleaner = cleaner
+        self._wary, self._trusting = cleaner, cleaner.trusting()
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; what cannot be shown is said to be so, and raises nothing."""
         return self._render(self._line(record))
 
     def _line(self, record: logging.LogRecord) -> Line:
-        clean = self._cleaner
+        wary = record.levelno >= logging.WARNING or record.exc_info or not is_ours(record.name)
+        clean = self._wary if wary else self._trusting
         told: Mapping[str, Any] = getattr(record, "told", None) or _extras(record)
         around = get_contextvars()
         line: Line = {

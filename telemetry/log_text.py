@@ -3,9 +3,10 @@
 import math
 import re
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -27,16 +28,36 @@ SHORTEST_CAPTION, HEAD = 4, 24
 HIDDEN, CAPTION = "***", "<caption>"
 WITHHELD = "(its words are left out: they may quote a caption)"
 
-_WITHHELD: ContextVar[tuple[str, ...]] = ContextVar("withheld", default=())
 _WORD_END = re.compile(r"\s|$")
 _AUTHORITY_END = re.compile(r"[/?#]|$")
 _ESCAPES = str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 
+class _Texts:
+    """Texts that are not to be shown, with the forms and beginnings that they are known by: made when first asked."""
+
+    def __init__(self, texts: Iterable[str | None]) -> None:
+        self._texts = texts
+
+    @cached_property
+    def forms(self) -> tuple[tuple[str, str], ...]:
+        """(beginning in lower case, whole form)."""
+        stripped = (text.strip() for text in self._texts if text)
+        forms = {form for text in stripped for form in (text, repr(text)[1:-1]) if len(text) >= SHORTEST_CAPTION}
+        return tuple((form[:HEAD].lower(), form) for form in forms)
+
+
+_NONE = _Texts(())
+_WITHHELD: ContextVar[_Texts] = ContextVar("withheld", default=_NONE)
+
+
 @contextmanager
-def withholding(texts: Iterable[str | None]) -> Iterator[None]:
-    """While the block runs, no line of this thread (or of those it gives work to) shows any of these texts."""
-    token = _WITHHELD.set(tuple(text for text in texts if text and len(text) >= SHORTEST_CAPTION))
+def withholding(texts: Sequence[str | None]) -> Iterator[None]:
+    """While the block runs, no line of this thread (or of those it gives work to) shows any of these texts.
+
+    Apart from our own at DEBUG and INFO, which hold nothing from outside.
+    """
+    token = _WITHHELD.set(_Texts(texts))
     try:
         yield
     finally:
@@ -54,10 +75,15 @@ def secrets_of(*texts: str | None) -> tuple[str, ...]:
 
 
 class Cleaner:
-    """Makes values fit for a line; `secrets` are masked wherever they turn up."""
+    """Makes values fit for a line; `secrets` are masked wherever they turn up, captions in hand if it is `wary`."""
 
-    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(self, secrets: tuple[str, ...] = (), *, wary: bool = True) -> None:
         self._secrets = secrets
+        self._wary = wary
+
+    def trusting(self) -> "Cleaner":
+        """The same for lines that hold nothing from outside."""
+        return Cleaner(self._secrets, wary=False)
 
     def value(self, value: Any, depth: int = 0) -> Any:
         """Numbers and truth values as they are, everything else as clean text, also inside of lists and mappings."""
@@ -84,8 +110,7 @@ class Cleaner:
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, HIDDEN)
-        withheld = _WITHHELD.get()
-        if withheld:
+        if self._wary and (withheld := _WITHHELD.get()) is not _NONE:
             text = _without(text, withheld)
         if not (text.isascii() and text.isprintable()):
             text = plain(text.translate(_ESCAPES))
@@ -182,12 +207,11 @@ def _end(pattern: re.Pattern[str], text: str, begin: int) -> int:
     return found.start() if found else len(text)
 
 
-def _without(text: str, withheld: tuple[str, ...]) -> str:
+def _without(text: str, withheld: _Texts) -> str:
     lowered = text.lower()
-    for caption in withheld:
-        for form in {caption.strip(), repr(caption.strip())[1:-1]}:
-            if form and form[:HEAD].lower() in lowered:
-                text = _hidden(text, form)
+    for head, form in withheld.forms:
+        if head in lowered:
+            text = _hidden(text, form)
     return text
 
 

@@ -93,7 +93,7 @@ def _claim(message: ChunkMessage, office: Office) -> Ending:
     if isinstance(held, Refusal):
         log.log(_level(held), "chunk not claimable", reason=held.value, stage="ledger")
         return Ending.REFUSED
-    texts = (text for pair in held.pairs for text in (pair.caption, pair.premise))
+    texts = [text for pair in held.pairs for text in (pair.caption, pair.premise)]
     with about(attempt=held.attempt), withholding(texts):
         return _judge_claimed(held, office)
 
