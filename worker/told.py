@@ -70,7 +70,7 @@ def tell_pairs(group: "Sequence[Looked | Outcome]", outcomes: Sequence[Outcome],
                 log.warning(SLOW, took_s=round(took_s, 3), limit_s=desk.slow_pair_s, **_pair(one, outcome))
         elif each:
             with about(pair=outcome.row):
-                log.debug("pair ended", **_pair(one, outcome), **_counted(one, desk))
+                log.debug("pair ended", stage="postprocess", **_pair(one, outcome), **_counted(one, desk))
 
 
 def _pair(one: "Looked | Outcome", outcome: Outcome) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class OfaEngine:
             device=device,
             prompt=f"{CLEAN_UP} {spec.max_src_length} {spec.caption_prompt}|{spec.premise_prompt}",
             preprocessing=f"rgb bicubic {spec.patch_image_size} mean {spec.mean[0]} std {spec.std[0]}",
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            parameters=_parameters(model),
         )
         self._files = files
         self._spec = spec
@@ -191,6 +191,12 @@ class OfaEngine:
         read = hidden[torch.arange(len(ids), device=ids.device), last].float()
         logits: torch.Tensor = read @ self._projection.T
         return logits
+
+
+def _parameters(model: Any) -> int:
+    """What was learnt; the table that the decoder's projection shares with the encoder counts once."""
+    learnt: dict[str, int] = {name: weights.numel() for name, weights in model.named_parameters()}
+    return sum(learnt.values()) - learnt.get("decoder.output_projection.weight", 0)
 
 
 def _key_mask(padding: torch.Tensor, dtype: torch.dtype, queries: int) -> torch.Tensor:
