@@ -85,6 +85,16 @@ def test_old_files_go_and_the_newest_stay_within_the_bound(tmp_path: Path) -> No
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= limits.total_bytes
 
 
+def test_what_is_older_than_the_days_goes_though_there_is_room(tmp_path: Path) -> None:
+    """Whoever says seven days means it; a file that nobody writes any more is of a slot that is no more."""
+    clock = Clock()
+    for name, days in (("worker.20260101-000000-000", 8), ("worker.20260102-000000-000", 6), ("worker-slot-7", 8)):
+        (tmp_path / f"{name}.log").write_text("x")
+        os.utime(tmp_path / f"{name}.log", (clock.now - days * DAY_S, clock.now - days * DAY_S))
+    LogFile(tmp_path, "worker", limits=SMALL, clock=clock).write("x")
+    assert names(tmp_path) == ["worker.20260102-000000-000.log", "worker.log"]
+
+
 def test_many_writers_share_the_bound(tmp_path: Path) -> None:
     """Eight slots with ten megabytes each are eighty: files get smaller, and the sum is what the operator said."""
     limits = LogLimits(file_bytes=10_000, days=7, total_bytes=40_000)
