@@ -126,7 +126,7 @@ class Housekeeper:
                 # No connection is open while Redis is waited for, so that a fork meanwhile inherits none.
                 self._ring(bells)
                 self._knock()
-                self._complain(None)
+                self._complain(self.redis_away)  # between two knocks it is as it was at the last one
                 self._round_ended = True
         except LedgerUnavailable as error:
             self._doubted_at = time.monotonic()

@@ -19,6 +19,7 @@ from db.sweep import Rules
 from tests.support.claims import batch_of
 from tests.support.running import changed
 from tests.support.waiting import wait_until
+from worker import housekeeping
 from worker.housekeeping import Housekeeper, Rounds
 
 
@@ -168,6 +169,25 @@ def test_a_stuck_process_is_killed_once(sqlite_settings: Settings, office: Offic
             keeper.stop()
             stuck.kill()
     assert [line["pid"] for line in lines if line["event"] == "stuck process killed"] == [stuck.pid]
+
+
+def test_an_outage_of_redis_is_told_when_it_begins_and_when_it_ends(
+    keeper: Housekeeper, office: Office, ledger: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that says "goes on" every few seconds of an outage sends whoever reads it the wrong way.
+
+    Safeguard: a round that does not knock takes Redis for what the last knock found.
+    """
+    monkeypatch.setattr(housekeeping, "KNOCK_EVERY_S", 0.5)
+    office.redis_away = True
+    with capture_logs() as logs:
+        keeper.start()
+        wait_until(lambda: office.rounds > 30, timeout_s=60, what="rounds with and without a knock")
+        assert keeper.waits == "away"
+        office.redis_away = False
+        wait_until(lambda: keeper.waits is None, timeout_s=60, what="Redis to be found again")
+    told = [line["event"] for line in logs if line["event"].startswith("housekeeping")]
+    assert told == ["housekeeping waits", "housekeeping goes on"]
 
 
 def test_the_thread_outlives_what_nobody_expected(keeper: Housekeeper, office: Office, ledger: Database) -> None:
