@@ -100,7 +100,7 @@ class Housekeeper:
 
     def last_words(self, part: Callable[[Database], None]) -> None:
         """At the very end, once more to the ledger, unless it did not answer lately: nobody waits for that."""
-        if self._complained is None and self._round_ended and self._lock.acquire(timeout=BUSY_S):
+        if self.ledger_away is None and self._round_ended and self._lock.acquire(timeout=BUSY_S):
             try:
                 self._with_ledger(part)
             except LedgerUnavailable as error:
@@ -211,6 +211,7 @@ class Housekeeper:
             for bell in bells:
                 if bell.again:
                     meters().chunks_resent.labels(bell.lane.value).inc()
+            self.redis_away = None
         except BrokerUnavailable:
             self._with_ledger(lambda database: unsend(database, bells))
             raise
