@@ -280,6 +280,8 @@ class Lifecycle:
 
     def _reconnect(self) -> None:
         if self._consumer is not None and self._consumer.hub is not None:
+            queues = self._consumer.app.amqp.queues
+            queues.select([*queues])  # all again, also those that somebody's remote control has cancelled
             # In Celery's own loop, where it is what a lost connection is: the consumer starts anew, children live on.
             self._consumer.hub.call_soon(_lose_connection)
 

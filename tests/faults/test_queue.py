@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
 from audit.message import Lane, queue_name
 from audit.settings import Settings
@@ -87,6 +88,25 @@ def test_redis_may_restart_again_and_again(fragile: Settings, own_redis: RedisSe
         finished(slow, batch, watch=worker)
         assert worker.process.poll() is None
     check_promises(slow, batch)
+
+
+def test_queues_that_remote_control_has_cancelled_are_listened_to_again(
+    fragile: Settings, own_redis: RedisServer, manifest: Path
+) -> None:
+    """Whoever reaches Redis can make a worker stop listening with one command, and nobody would see why it idles.
+
+    Safeguard: connecting anew selects all of the worker's queues; Celery would leave out those that were cancelled.
+    """
+    with running(fragile, manifest.parent) as worker, Celery(broker=own_redis.url) as outsider:
+        worker.wait_for("model proved")
+        for lane in Lane:
+            queue = queue_name(lane, fragile.model_name)
+            (answer,) = outsider.control.cancel_consumer(queue, reply=True, limit=1, timeout=60)
+            assert "no longer consuming" in str(answer)
+        batch = submitted(fragile, manifest)
+        finished(fragile, batch, watch=worker)
+        assert worker.events("consumer is deaf, connecting anew")
+    check_promises(fragile, batch)
 
 
 def test_a_submission_without_redis_is_registered_and_judged_later(
