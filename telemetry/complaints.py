@@ -28,8 +28,9 @@ class Heard(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
-        self.add(record.getMessage())
+        """Keep it; of how a variable is to be written, not what stands in it: headers are passwords."""
+        of_headers = record.name.startswith("opentelemetry.util")
+        self.add(str(record.msg).replace("%s", "***") if of_headers else record.getMessage())
 
     def tried(self, what: str, work: Callable[[], T]) -> T | None:
         """What `work` returns; None when it fails, with the reason kept: the SDK raises this and that for one value."""

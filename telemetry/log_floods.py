@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from telemetry.log_text import Cleaner, words_of
+
 QUIET_S = 30.0
 OURS = ("audit", "db", "demo", "ops", "producer", "telemetry", "worker")
 LET_THROUGH, OF_OTHERS = 20, 1
@@ -23,10 +25,14 @@ class Repeats(logging.Filter):
     Celery connects anew several times a second while a full Redis refuses it; a folder of broken pictures fails one
     pair after the other. Equal are those with the same logger, level, event (and reason) but for numbers, and type of
     error: ids may differ. What is CRITICAL is always said.
+
+    What is kept of a line is cleaned at once: when it is summed up other captions are in hand, and a secret without its
+    digits would not be known any more.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, cleaner: Cleaner | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
+        self._cleaner = cleaner or Cleaner()
         self._clock = clock
         self._runs: dict[Key, tuple[float, int]] = {}  # when the first one came, and how many came; oldest first
 
@@ -45,9 +51,9 @@ class Repeats(logging.Filter):
 
     def _key(self, record: logging.LogRecord) -> Key:
         told = getattr(record, "told", {})
-        words = f"{record.getMessage()} {told.get('reason', '')} {told.get('code', '')}"
+        words = self._cleaner.text(f"{words_of(record)} {told.get('reason', '')} {told.get('code', '')}")
         error = record.exc_info[0] if record.exc_info else None
-        key = (record.name, record.levelno, _NUMBERS.sub("#", words[:1_000]), error)
+        key = (record.name, record.levelno, _NUMBERS.sub("#", words), error)
         return key if key in self._runs or len(self._runs) < MOST_KEYS else (record.name, record.levelno, "", None)
 
     def _tell(self, now: float) -> None:
@@ -57,7 +63,7 @@ class Repeats(logging.Filter):
                 _, count = self._runs.pop(key, (0.0, 0))
                 more = count - _most(key[0])
                 if more > 0:
-                    line = key[2].partition("\n")[0].strip()
+                    line = key[2].partition(r"\n")[0].strip()
                     told = {"line": line, "of": key[0], "times": more, "within_s": QUIET_S}
                     logging.getLogger(__name__).warning(SUMMED_UP, extra={"told": told})
 

@@ -10,7 +10,7 @@ from typing import Any
 from structlog.contextvars import get_contextvars
 
 from telemetry.log_floods import is_ours
-from telemetry.log_text import LONGEST, Cleaner
+from telemetry.log_text import LONGEST, Cleaner, words_of
 from telemetry.stages import STAGE
 from telemetry.traces import ids
 
@@ -72,7 +72,7 @@ class LineFormatter(logging.Formatter):
             "timestamp": record.created,
             "level": record.levelname.lower(),
             "stage": clean.value(told.get("stage") or STAGE.get() or stage_of(record.name)),
-            "event": clean.text(_message(record), limit=2 * LONGEST),
+            "event": clean.text(words_of(record), limit=2 * LONGEST),
             "logger": record.name,
         }
         fields = {**around, **told}
@@ -118,13 +118,6 @@ def _word(value: Any) -> str:
     if isinstance(value, str) and value and not any(char in value for char in " =\"'[]{}"):
         return value
     return json.dumps(value, ensure_ascii=False)
-
-
-def _message(record: logging.LogRecord) -> str:
-    try:
-        return record.getMessage()
-    except Exception:  # noqa: BLE001 - somebody's arguments do not fit somebody's format
-        return f"{record.msg} (its arguments do not fit)"
 
 
 def _extras(record: logging.LogRecord) -> Mapping[str, Any]:

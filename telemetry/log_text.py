@@ -1,5 +1,6 @@
 """What may stand in a log line: no caption, no secret, nothing that breaks a line or speaks to a terminal, no novel."""
 
+import logging
 import math
 import re
 import traceback
@@ -158,6 +159,14 @@ class Cleaner:
             return self.text(f"{name}: {codes} {WITHHELD}" if codes else f"{name}: {WITHHELD}")
         said = _shown(error)
         return self.text(f"{name}: {said}" if said else name)
+
+
+def words_of(record: logging.LogRecord) -> str:
+    """A record's words, not cleaned yet; raises nothing, as filters and formatters must not."""
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - somebody's arguments do not fit somebody's format
+        return f"{record.msg} (its arguments do not fit)"
 
 
 def _chain(error: BaseException) -> Iterator[tuple[BaseException, str]]:

@@ -55,11 +55,11 @@ def configure_logs(settings: Settings, *, part: str = "command") -> None:
     kept = LineFormatter(as_text if settings.log_format == "text" else as_json, cleaner=cleaner)
     stderr = logging.StreamHandler(sys.stderr)
     stderr.addFilter(_Counted())
-    stderr.addFilter(Repeats())
+    stderr.addFilter(Repeats(cleaner))
     stderr.setFormatter(shown)
     handlers: list[logging.Handler] = [stderr]
     if settings.log_files:
-        handlers += _to_files(settings, part, kept)
+        handlers += _to_files(settings, part, kept, Repeats(cleaner))
     root = logging.getLogger()
     for old in root.handlers:
         if isinstance(old, FileHandler):
@@ -93,9 +93,9 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
     return bound
 
 
-def _to_files(settings: Settings, part: str, formatter: logging.Formatter) -> list[logging.Handler]:
+def _to_files(settings: Settings, part: str, formatter: logging.Formatter, repeats: Repeats) -> list[logging.Handler]:
     own, slow = FileHandler(log_file(settings, part)), FileHandler(log_file(settings, "slow"))
-    own.addFilter(Repeats())
+    own.addFilter(repeats)
     slow.addFilter(_OfEvent())
     for handler in (own, slow):
         handler.setFormatter(formatter)

@@ -16,7 +16,12 @@ from audit.policy import Policy
 from audit.verdict import Failure, Label, Outcome
 from telemetry.places import Counted, Places, value_class
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+SECONDS = (
+    *(0.000125, 0.00025, 0.0005, 0.001, 0.0015, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5),
+    *(1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0),
+)
+"""No bound is over twice the one before it: a percentile is read as if the times lay evenly between the two, and a
+stage as fast as its baseline must not seem twice as slow."""
 WAITS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0)
 SHARES = (0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

@@ -146,6 +146,14 @@ def test_a_wrong_value_is_one_line_and_the_work_goes_on(name: str, receiver: Rec
         assert told in line["reason"], line
 
 
+def test_headers_that_are_written_wrongly_are_not_shown(receiver: Receiver) -> None:
+    """The SDK quotes them, and a header that lacks its name is the password alone."""
+    given = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_EXPORTER_OTLP_HEADERS": "Bearer s3cretT0ken"}
+    told = run(given)
+    assert "s3cretT0ken" not in told.stderr
+    assert "Header format invalid" in warnings(told)[0]["reason"]
+
+
 def test_an_unknown_propagator_costs_the_callers_trace_and_no_more() -> None:
     """It is read as OpenTelemetry's propagators are imported, which raises."""
     code = (

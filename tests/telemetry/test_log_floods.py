@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from telemetry.log_floods import LET_THROUGH, MOST_KEYS, QUIET_S, Repeats
+from telemetry.log_lines import LineFormatter, as_json
+from telemetry.log_text import Cleaner, withholding
 
 
 class Clock:
@@ -119,3 +121,39 @@ def test_a_storm_of_ever_new_words_takes_no_memory(clock: Clock) -> None:
         record = logging.LogRecord("kombu", logging.WARNING, "", 0, words, (), None)
         filtering.filter(record)
     assert len(filtering._runs) <= MOST_KEYS + 1
+
+
+def test_what_is_summed_up_shows_no_caption_and_no_part_of_a_secret(clock: Clock) -> None:
+    """It is said later, among other captions and without its digits: by then neither would be known any more."""
+    cleaner, foreign, said = Cleaner(("hunter2222",)), logging.getLogger("PIL.plugin"), Lines()
+    said.addFilter(Repeats(cleaner, clock=clock))
+    said.setFormatter(LineFormatter(as_json, cleaner=cleaner))
+    shown: list[str] = []
+    said.emit = lambda record: shown.append(said.format(record))  # type: ignore[method-assign]  # as it would be written
+    root = logging.getLogger()
+    root.addHandler(said)
+    try:
+        with withholding(["A red dog with 3 bowls jumps over the fence"]):
+            for _ in range(2):
+                foreign.warning("odd: A red dog with 3 bowls jumps over the fence")
+                foreign.warning("AUTH hunter2222 refused\nand more")
+        clock.now = QUIET_S
+        with withholding(["another caption of another chunk"]):
+            foreign.warning("later")
+    finally:
+        root.removeHandler(said)
+    summed = [line for line in shown if "line repeated" in line]
+    assert len(summed) == 2
+    assert "odd: <caption>" in summed[0]
+    assert "AUTH *** refused" in summed[1]
+    assert not [line for line in shown if "red dog" in line or "hunter" in line]
+
+
+def test_a_line_whose_arguments_do_not_fit_raises_nothing() -> None:
+    """A filter's error would come out where the library logs, in the middle of a chunk."""
+    with pytest.raises(TypeError):
+        logging.LogRecord("PIL", logging.WARNING, "", 0, "%d frames", ("many",), None).getMessage()
+    filtering = Repeats()
+    record = logging.LogRecord("PIL", logging.WARNING, "", 0, "%d frames", ("many",), None)
+    assert filtering.filter(record)
+    assert not filtering.filter(record)
