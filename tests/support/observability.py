@@ -3,11 +3,15 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client import Histogram
+
+from telemetry.metrics import meters
+from worker.gauge_values import GAUGES
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "observability"
@@ -74,6 +78,17 @@ def queries(made: dict[str, Any]) -> list[str]:
 def metrics_in(expression: str) -> set[str]:
     """Names of this project's metrics in an expression, recorded ones (with colons) and raw ones."""
     return set(re.findall(r"[a-z_]*:caption_audit_\w+:\w+|(?<![\w:])caption_audit_\w+", expression))
+
+
+def exported() -> set[str]:
+    """Every name that a worker's page can have."""
+    names = {f"caption_audit_{name}" for name in GAUGES}
+    for field in fields(meters()):
+        metric = getattr(meters(), field.name)
+        (described,) = metric.describe()
+        endings = ("_bucket", "_sum", "_count") if isinstance(metric, Histogram) else ("_total",)
+        names |= {f"{described.name}{ending}" for ending in endings}
+    return names
 
 
 def fired_in_a_unit_test() -> set[tuple[str, str]]:
