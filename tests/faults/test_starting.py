@@ -1,6 +1,7 @@
 """Workers that must not start, and children that cannot: the right exit status, one line, and nothing claimed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,3 +202,33 @@ def test_a_weak_redis_is_said_once_and_worked_with(stub: Settings, own_redis: Re
         "set maxmemory-policy noeviction",
         "set appendonly yes",
     ]
+
+
+def unprivileged() -> list[str]:
+    """What precedes a command whose rights are those that the modes of files give; root has them all."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may write everything, and there is no setpriv (util-linux) to take that away")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+
+
+@pytest.mark.parametrize("empty", [True, False], ids=["new ledger", "ledger of somebody else"])
+def test_a_worker_that_may_not_write_its_ledger_refuses_to_start(stub: Settings, tmp_path: Path, empty: bool) -> None:
+    """Most often one run as root left it behind: status 2 and what to change, not a worker that waits for ever."""
+    folder = tmp_path / "somebody"
+    folder.mkdir()
+    file = folder / "audit.db"
+    if empty:
+        file.touch()
+    else:
+        shutil.copyfile(stub.home / "audit.db", file)
+    file.chmod(0o444)
+    folder.chmod(0o555)
+    theirs = changed(stub, database_url=f"sqlite:///{file}")
+    try:
+        with running(theirs, tmp_path, before=unprivileged()) as worker:
+            assert worker.process.wait(timeout=90) == 2
+            assert "this user must be able to write it and its folder" in worker.tail().splitlines()[-1]
+    finally:
+        folder.chmod(0o755)

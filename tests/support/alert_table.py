@@ -24,7 +24,7 @@ def table() -> str:
         cells = (_tier(told.get(severity)) for severity in ("warning", "critical"))
         anchor = any_of_them.annotations["runbook"].partition("#")[2]
         summary = any_of_them.annotations["summary"]
-        lines.append(f"| `{name}` | {summary} | {' | '.join(cells)} | `{anchor}` |")
+        lines.append(f"| `{name}` | {summary} | {' | '.join(cells)} | [{anchor}](runbook.md#{anchor}) |")
     return "\n".join(lines) + "\n"
 
 
