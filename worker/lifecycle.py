@@ -102,12 +102,13 @@ class Lifecycle:
             check_devices(slots, os.environ)
         model = find_model(settings)
         database = open_database(settings.ledger_url)
-        limit_s = settings.start_wait_s
         try:
             patiently(
                 lambda: ensure_schema(database),
-                wait_s=limit_s,
-                waiting=lambda why: log.warning("worker waits for its ledger", reason=why, limit_s=limit_s),
+                wait_s=settings.start_wait_s,
+                waiting=lambda why: log.warning(
+                    "worker waits for its ledger", reason=why, limit_s=settings.start_wait_s
+                ),
             )
         finally:
             database.close()
@@ -201,6 +202,7 @@ class Lifecycle:
             telling=self._telling,
             pages=lambda: self._serving.url if self._serving else None,
         )
+        self._report()  # before the first round: pages are asked as soon as they are there
         self._housekeeper.start()
         self._stopping = Stopping(
             workplace.board,

@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,26 @@ def test_a_worker_tells_where_its_pages_are(sqlite_settings: Settings, tmp_path:
         )
         assert scraped(url).value("caption_audit_fenced_writes_total") == 0
         assert worker.stop() == 0
+
+
+def test_health_is_told_as_soon_as_there_are_pages(sqlite_settings: Settings, tmp_path: Path) -> None:
+    """A probe that comes before the first round must be told that a worker starts, and must not make errors."""
+    nobody = f"redis://127.0.0.1:{free_port()}/0"
+    settings = changed(sqlite_settings, http_port=free_port(), feed_every_s=120, redis_url=nobody)
+    with running(settings, tmp_path) as worker:
+        live = f"http://127.0.0.1:{settings.http_port}/health/live"
+
+        def status() -> int:
+            try:
+                with urllib.request.urlopen(live, timeout=60) as answer:  # noqa: S310 - a worker of ours
+                    return int(answer.status)
+            except urllib.error.HTTPError as error:
+                return error.code
+
+        wait_until(lambda: worker.events("pages served"), timeout_s=60, what=f"pages\n{worker.tail()}")
+        assert status() == 200
+        assert worker.events("page failed") == []
+        worker.kill()
 
 
 def test_the_page_of_a_worker_that_has_judged_holds_every_metric(settings: Settings, tmp_path: Path) -> None:
