@@ -102,13 +102,12 @@ class Lifecycle:
             check_devices(slots, os.environ)
         model = find_model(settings)
         database = open_database(settings.ledger_url)
+        limit_s = settings.start_wait_s
         try:
             patiently(
                 lambda: ensure_schema(database),
-                wait_s=settings.start_wait_s,
-                waiting=lambda why: log.warning(
-                    "worker waits for its ledger", reason=why, limit_s=settings.start_wait_s
-                ),
+                wait_s=limit_s,
+                waiting=lambda why: log.warning("worker waits for its ledger", reason=why, limit_s=limit_s),
             )
         finally:
             database.close()
@@ -129,9 +128,8 @@ class Lifecycle:
 
     def _routes(self) -> Routes:
         """The pages of this worker: made of what is in memory, while forks wait."""
-        told = self._reporting.routes() if self._reporting else {}
         gauges = [self._gauges] if self._gauges else []
-        return {"/metrics": lambda: metrics_page(*gauges), **told}
+        return {"/metrics": lambda: metrics_page(*gauges), **(self._reporting.routes() if self._reporting else {})}
 
     def on_process_init(self, **_: object) -> None:
         """Pool process: get ready, or leave."""

@@ -15,6 +15,7 @@ from telemetry.metrics import meters
 from telemetry.stages import stage
 from worker.desk import Desk
 from worker.engines.base import Engine, Question
+from worker.engines.canary import WrongAnswer
 
 log = logger(__name__)
 Progressed = Callable[[], None]
@@ -99,13 +100,22 @@ def _alone(question: Question, problem: EngineFault, *, desk: Desk) -> Answer:
     """A single pair that the engine failed on: blame it only when the engine still judges the canary."""
     if isinstance(problem, OutOfDeviceMemory):
         return _with_the_device_alone(question, problem, desk=desk)
-    desk.prove(desk.engine)  # raises EngineFault: the engine is sick, and the pair innocent
+    _prove(desk)  # raises EngineFault: the engine is sick, and the pair innocent
     try:
         return Answer(result=Verdict(scores=desk.engine.judge([question])[0]))
     except PoisonedProcess:
         raise
     except EngineFault as error:
         return Answer(result=Failure(code="engine_failed", detail=error.detail))
+
+
+def _prove(desk: Desk) -> None:
+    """The engine has just failed on a pair; whoever hears of a wrong answer is to know that."""
+    try:
+        desk.prove(desk.engine)
+    except WrongAnswer as error:
+        error.after_a_pair = True
+        raise
 
 
 def _with_the_device_alone(question: Question, problem: OutOfDeviceMemory, *, desk: Desk) -> Answer:
@@ -125,7 +135,7 @@ def _with_the_device_alone(question: Question, problem: OutOfDeviceMemory, *, de
                 detail = error.detail
             desk.engine.release_memory()
         if desk.on_cpu is None:
-            desk.prove(desk.engine)
+            _prove(desk)
     if desk.on_cpu is not None:
         _out_of_memory("cpu")
         return _on_cpu(question, desk.on_cpu, detail)

@@ -205,13 +205,16 @@ def _give_back_and_leave(chunk: InHand, why: str, *, limit: bool = False) -> NoR
 
 
 def _take_back_and_leave(office: Office, error: WrongAnswer, chunk: InHand | None = None) -> NoReturn:
-    """Whatever was judged since the last right answer and is not recorded yet is judged anew, and nobody is charged."""
+    """Whatever was judged since the last right answer and is not recorded yet is judged anew, and no pair is blamed.
+
+    The chunk is charged where a pair came first: one that spoils every engine would else go from process to process.
+    """
     office.canaries.failed(error)
     take_back(office)
     if chunk is not None:
         chunk.unsaved.clear()
         try:
-            chunk.give_back(charge=False)
+            chunk.give_back(charge=error.after_a_pair)
         except (TakenOver, LedgerUnavailable) as trouble:
             log.warning("chunk not given back", reason=str(trouble))
     _leave("a known question was answered wrongly")

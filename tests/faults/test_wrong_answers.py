@@ -250,3 +250,19 @@ def test_a_worker_whose_devices_all_stay_wrong_ends_with_69(
         worker.wait_for("model proved")
         wrong.write_text("")
         assert worker.process.wait(timeout=180) == 69, worker.tail()
+
+
+def test_a_pair_that_spoils_every_engine_is_set_aside(sqlite_settings: Settings, tmp_path: Path) -> None:
+    """Uncharged it would go from process to process for ever, and take slot after slot out of service."""
+    settings = changed(sqlite_settings, devices="cpu", feed_every_s=0.2, chunk_pairs=4, max_attempts=3, cache=False)
+    draw(tmp_path / "any.png")
+    rows = [(f"p{n}", "any.png", "stub:spoil" if n == 1 else f"stub:yes number {n}") for n in range(8)]
+    batch = submitted(settings, write_csv(tmp_path / "pairs.csv", rows))
+    with running(settings, tmp_path) as worker:
+        (parked,) = worker.wait_for("chunk parked", timeout_s=120)
+        assert (parked["batch"], parked["chunk"]) == (batch, 0)
+        # Those behind it in its chunk wait with it, for nobody knows yet which one it was.
+        wait_until(lambda: len(results(settings, batch)) == 5, timeout_s=120, what=f"the others\n{worker.tail()}")
+        worker.stop()
+    assert results(settings, batch) == {f"p{n}": "Yes" for n in (0, 4, 5, 6, 7)}
+    assert len(worker.events("canary answered wrongly")) == 3

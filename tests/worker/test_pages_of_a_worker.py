@@ -42,7 +42,7 @@ def test_health_is_told_as_soon_as_there_are_pages(sqlite_settings: Settings, tm
 
         def status() -> int:
             try:
-                with urllib.request.urlopen(live, timeout=60) as answer:  # noqa: S310 - a worker of ours
+                with urllib.request.urlopen(live, timeout=60) as answer:
                     return int(answer.status)
             except urllib.error.HTTPError as error:
                 return error.code

@@ -44,10 +44,14 @@ class Known:
 
 
 class WrongAnswer(EngineFault):
-    """A loaded engine does not answer a known question as it should; `expected` and `got` are for the log."""
+    """A loaded engine does not answer a known question as it should; `expected` and `got` are for the log.
+
+    `after_a_pair`: it was asked since the engine had just failed on a pair, which may have made it so.
+    """
 
     def __init__(self, code: str, detail: str, *, question: str = "", expected: str = "", got: str = "") -> None:
         super().__init__(code, detail)
+        self.after_a_pair = False
         self.told = {"question": question, "expected": expected, "got": got}
 
 

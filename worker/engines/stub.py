@@ -67,6 +67,7 @@ class StubEngine:
     - `stub:leak=50`: keep 50 MB for ever; `stub:device=50`: say that 50 MB more of the device are held, for ever
     - `stub:quote`, `stub:complain`: ValueError, EngineFault that quote the caption, as libraries do
     - `stub:nan`: EngineFault; `stub:poison`: PoisonedProcess; `stub:oom>4`: OutOfDeviceMemory in batches over 4
+    - `stub:spoil`: EngineFault, and from then on every answer of this process is wrong
 
     Costs, for searches and queue benchmarks: a pass takes `call_s`, and `pair_s` more for each of its pairs; over
     `device_pairs` pairs (0: any number) it is out of memory. With `tells_memory` it also says so, in bytes: one a pair.
@@ -90,6 +91,7 @@ class StubEngine:
         self._boundless = boundless
         self._sick = sick
         self._wrong = wrong
+        self._spoiled = False
         self._call_s = call_s
         self._pair_s = pair_s
         self._device_pairs = device_pairs
@@ -156,7 +158,7 @@ class StubEngine:
             )
         self._peak = max(self._peak, len(questions))
         time.sleep(self._call_s + self._pair_s * len(questions))
-        turn = _turned if self._wrong() else _as_they_are
+        turn = _turned if self._spoiled or self._wrong() else _as_they_are
         return [turn(_scores(one.caption, one.premise, self.prepare(one.image))) for one in questions]
 
     def _obey(self, order: str, value: str, *, batch: int) -> None:
@@ -165,6 +167,9 @@ class StubEngine:
                 self._leaked.append(_eat(_megabytes(value)))
             case "device":
                 self._device_bytes += _megabytes(value)
+            case "spoil":
+                self._spoiled = True
+                raise EngineFault("engine_failed", "the stub was told to spoil its engine")
             case _:
                 _obey(order, value, batch=0 if self._boundless else batch)
 
