@@ -59,7 +59,7 @@ def status(
                 show.print_json([show.progress_json(seen) for seen in listed])
             elif listed:
                 known = [judged_by_nobody(database, seen, settings)[0] for seen in listed]
-                show.console().print(show.batches_table(known))
+                show.print_table(show.batches_table(known))
             else:
                 print(f"no batches yet: {typed('submit FILE', settings)}")
             return
@@ -110,7 +110,7 @@ def flagged(
             return
         rows = list(islice(outcomes(database, number, flagged_only=True, order="p_no"), limit or 50))
         if rows:
-            show.console().print(show.outcomes_table(rows))
+            show.print_table(show.outcomes_table(rows))
         more = f" (showing {len(rows):,}; --limit shows more)" if len(rows) < seen.flagged else ""
         of_all = f"{seen.flagged:,} of {counted(seen.judged - seen.failed, 'verdict')}"
         print(f"{of_all} {'is' if seen.flagged == 1 else 'are'} flagged{more}; the batch is {seen.state}")

@@ -13,7 +13,7 @@ from audit.settings import Settings, read_settings
 from ops.hints import command as typed_command
 from ops.hints import home_prefix, relative, typed
 from ops.local import LocalSystem, Stopping, local_system
-from ops.show import add_row, console, counts_line
+from ops.show import add_row, counts_line, print_table
 from ops.tending import POLL_S
 from ops.text import duration
 from ops.watching import follow
@@ -144,7 +144,7 @@ def _report(settings: Settings, database: "Database", seen: "Progress", *, ready
     found = accuracy(rows := list(outcomes(database, seen.batch)))
     flagged = sorted((row for row in rows if row.flagged), key=lambda row: -(row.p_no or 0.0))
     print(f"\nflagged mismatches, the surest {min(FLAGGED_SHOWN, len(flagged))} of {len(flagged)}:")
-    console().print(_table(flagged[:FLAGGED_SHOWN]))
+    print_table(_table(flagged[:FLAGGED_SHOWN]))
     took_s = (seen.finished_at or 0.0) - (seen.started_at or 0.0)
     failures = ", ".join(f"{code} {count}" for code, count in failure_codes(database, seen.batch).items())
     share = 100 * found.right / max(found.judged, 1)

@@ -52,9 +52,10 @@ def _live(seen: Look, look: Callable[[], Look], every_s: float) -> int:
 
     from ops.show import console
 
-    with Live(_group(seen), console=console(), auto_refresh=False, vertical_overflow="visible") as live:
+    shown = console()
+    with Live(auto_refresh=False, console=shown, vertical_overflow="visible") as live:
         while True:
-            live.update(_group(seen), refresh=True)
+            live.update(_group(seen, shown.width), refresh=True)
             time.sleep(every_s)
             seen = _again(look)
 
@@ -71,17 +72,19 @@ def _print(seen: Look, *, as_json: bool, compact: bool = False) -> None:
         print(json.dumps(seen.value, indent=None if compact else 2), flush=True)
         return
     if seen.table is not None:
-        from ops.show import console
+        from ops.show import print_table
 
-        console().print(seen.table)
+        print_table(seen.table)
     for line in seen.lines:  # not by the console, which would break them: each is one line, for grep too
         print(line)
     sys.stdout.flush()
 
 
-def _group(seen: Look) -> "Group":
+def _group(seen: Look, width: int) -> "Group":
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Any] = [] if seen.table is None else [seen.table]
+    from ops.narrow import fitted
+
+    parts: list[Any] = [] if seen.table is None else [fitted(seen.table, width)]
     return Group(*parts, *(Text(line) for line in seen.lines))

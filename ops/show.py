@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ops.hints import typed
+from ops.narrow import FOLDED, fitted
 from ops.text import counted, duration, iso, plain
 
 if TYPE_CHECKING:
@@ -132,6 +133,12 @@ def outcomes_table(rows: Iterable["OutcomeRow"]) -> "Table":
     return shown
 
 
+def print_table(made: "Table") -> None:
+    """On stdout, as wide as there is room."""
+    shown = console()
+    shown.print(fitted(made, shown.width))
+
+
 def add_row(shown: "Table", *cells: str) -> None:
     """Text as text: escaped, and never read as markup."""
     from rich.text import Text
@@ -147,5 +154,5 @@ def table(*names: str, numeric: Collection[str] = NUMERIC) -> "Table":
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
         right = name in numeric
-        made.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+        made.add_column(name, justify="right" if right else "left", no_wrap=name not in FOLDED, overflow="fold")
     return made

@@ -25,8 +25,18 @@ from telemetry.stages import STAGE
 
 SLOW = "pair slow"
 """The event that has a log of its own as well."""
-CHATTY = ("celery.worker.strategy", "celery.app.trace", "kombu", "amqp", "PIL")
+CHATTY = ("celery.worker.strategy", "celery.app.trace", "kombu", "amqp", "alembic.runtime.plugins", "PIL")
 """One line a task is ours to write ("chunk ended"); Celery's would say it twice. Pillow's would be some a picture."""
+
+
+POOL = "multiprocessing"
+"""The logger of billiard, which Celery's pool is made of."""
+SAID_OF_THE_POOL = "Process %r pid:%r exited with %r"
+"""Billiard's line of a child's death; ours ("worker process died") has the slot and the reason."""
+
+
+def _said_of_the_pool(record: logging.LogRecord) -> bool:
+    return record.msg != SAID_OF_THE_POOL
 
 
 class _Counted(logging.Filter):
@@ -66,6 +76,11 @@ def configure_logs(settings: Settings, *, part: str = "command") -> None:
             old.close()
     root.handlers[:] = handlers
     root.setLevel(settings.log_level.upper())
+    # It passes nothing on to the root, and without a handler of its own it writes bare words to stderr.
+    pool = logging.getLogger(POOL)
+    pool.handlers[:] = handlers
+    pool.propagate = False
+    pool.filters[:] = [_said_of_the_pool]
     for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(

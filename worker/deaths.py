@@ -124,7 +124,9 @@ class Deaths:
                 death = self._known[(pid, news.ticks)] = self._judge(pid, exitcode, news.hand)
                 self._count(slot, exitcode)
                 if not self._board.draining and exitcode not in (0, EX_RECYCLE):
-                    meters().restarts.labels(self._reason(pid, exitcode, death)).inc()
+                    reason = self._reason(pid, exitcode, death)
+                    meters().restarts.labels(reason).inc()
+                    log.warning("worker process died", slot=slot, pid=pid, status=exitcode, reason=reason.value)
         self._foretold.pop(pid, None)
         self._limited.discard(pid)
         while len(self._known) > REMEMBERED:

@@ -137,3 +137,20 @@ def test_a_real_model_tells_what_it_runs_on(sqlite_settings: Settings, tmp_path:
     assert "caption_truncated" in ended[1]["flags"]
     with ledger(settings):
         assert len(results(settings, batch)) == 4
+
+
+def test_a_killed_process_is_told_of_as_an_event(sqlite_settings: Settings, tmp_path: Path) -> None:
+    """Restarts are looked for in the log, and a line that is no JSON is lost to whoever collects it.
+
+    Safeguards: worker/deaths.py tells of it, telemetry/logs.py takes billiard's own line.
+    """
+    settings = changed(sqlite_settings, **QUICK)
+    with running(settings, tmp_path) as worker:
+        worker.wait_for("model proved")
+        (child,) = worker.children()
+        child.kill()
+        (died,) = worker.wait_for("worker process died")
+        worker.wait_for("model proved", count=2)
+        assert worker.stop() == 0
+    assert (died["level"], died["pid"], died["status"], died["reason"]) == ("warning", child.pid, -9, "killed")
+    assert [line for line in worker.log.read_text().splitlines() if not line.startswith("{")] == []
