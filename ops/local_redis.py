@@ -48,7 +48,7 @@ class LocalRedis:
         Raises Unavailable, Permanent (`unsafe_folder`).
         """
         for folder in (self.folder, self.log.parent):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make_private(self.socket.parent)
         self._clear_socket()
         self.process = children.start(self._command(find_server()), output=subprocess.DEVNULL)

@@ -1,5 +1,6 @@
 """Following a batch to its end: a bar on a terminal, plain lines elsewhere, always on stderr."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -81,9 +82,14 @@ def exit_status(seen: "Progress") -> int:
 
 def _news(before: str | None, trouble: str | None, seen: "Progress") -> str | None:
     """What is to be said when the trouble changed."""
-    if trouble == before or (trouble is None and seen.finished):
+    if still(trouble) == still(before) or (trouble is None and seen.finished):
         return None
     return trouble or f"a worker holds the model {plain(seen.model)} now"
+
+
+def still(trouble: str | None) -> str | None:
+    """Without how long it lasts: a clock that goes on is no news."""
+    return trouble and re.sub(r"(?:[\d.]+ (?:s|min|h|d)\b ?)+", "", trouble)
 
 
 def _lines(looks: Iterator[Look]) -> "Progress":

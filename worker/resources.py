@@ -74,6 +74,10 @@ def disks(folders: Sequence[Path]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+NO_LIMIT = 2**62
+"""Control groups of version 1 write the largest number of whole pages where there is no limit."""
+
+
 def _memory() -> Iterator[dict[str, Any]]:
     host = psutil.virtual_memory()
     yield {"of": "this host", "total_bytes": int(host.total), "free_bytes": int(host.available)}
@@ -117,7 +121,7 @@ def _number(file: Path) -> int | None:
         text = file.read_text().strip()
     except OSError:
         return None
-    return int(text) if text.isdecimal() else None  # `max` is none
+    return int(text) if text.isdecimal() and int(text) < NO_LIMIT else None  # `max` is none
 
 
 def _device_memory(devices: Sequence[str]) -> Iterator[dict[str, Any]]:

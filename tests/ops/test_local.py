@@ -41,6 +41,7 @@ def test_what_redis_held_is_there_again_after_a_stop_and_after_a_kill(local: Loc
     assert (config["appendonly"], config["maxmemory-policy"], config["port"]) == ("yes", "noeviction", "0")
     assert local.socket.stat().st_mode & 0o077 == 0
     assert local.socket.parent.stat().st_mode & 0o077 == 0
+    assert local.log.parent.stat().st_mode & 0o077 == 0, "logs that others are not to read"
 
 
 def push(server: LocalRedis) -> None:

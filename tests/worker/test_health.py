@@ -114,3 +114,13 @@ def test_a_containers_limit_counts_without_what_the_kernel_can_take_back(tmp_pat
     (tmp_path / "pod" / "memory.stat").write_text("anon 100\ninactive_file 800\n")
     (limit,) = group_limits(tmp_path, tmp_path / "mine")
     assert limit == {"of": "this container", "total_bytes": 1000, "free_bytes": 850}
+
+
+def test_a_group_without_a_limit_has_none(tmp_path: Path) -> None:
+    """Version 1 writes 2^63 less a page for it, of which nobody ever uses a share that is worth an alert."""
+    group = tmp_path / "memory"
+    group.mkdir()
+    (tmp_path / "mine").write_text("4:memory:/\n")
+    (group / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (group / "memory.usage_in_bytes").write_text("6000000000\n")
+    assert list(group_limits(tmp_path, tmp_path / "mine")) == []
