@@ -117,7 +117,7 @@ def _take_over(connection: Connection, chunk: Mapping[str, Any], claimant: Claim
     """
     holder = holder_of(chunk)
     if holder == claimant.holder:
-        return _take(connection, chunk, claimant)
+        return _take(connection, chunk, claimant, mine=True)
     if not is_orphaned(chunk):
         return Refusal.HELD
     if bury(connection, chunk, death_of(chunk), max_deaths=claimant.max_deaths).state is ChunkState.PARKED:
@@ -138,10 +138,13 @@ def _refused_batch(batch: RowMapping | Mapping[str, Any] | None, claimant: Claim
     return None
 
 
-def _take(connection: Connection, chunk: Mapping[str, Any], claimant: Claimant) -> Claim | Refusal:
+def _take(
+    connection: Connection, chunk: Mapping[str, Any], claimant: Claimant, *, mine: bool = False
+) -> Claim | Refusal:
     this = {"its_batch": chunk["batch"], "its_number": chunk["number"]}
     waits_again = {**this, "state": ChunkState.PENDING, "sent_at": None, **no_holder()}
-    if not may_try(connection, chunk, claimant.holder.host, lease_s=claimant.lease_s):
+    # A claim of its own may be the very one that tries the place.
+    if not mine and not may_try(connection, chunk, claimant.holder.host, lease_s=claimant.lease_s):
         connection.execute(THIS_CHUNK, waits_again)
         return Refusal.PLACE_AWAY
     key = {"batch": chunk["batch"], "first": chunk["first_row"], "last": chunk["last_row"]}

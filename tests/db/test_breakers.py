@@ -128,6 +128,15 @@ def test_a_chunk_that_tries_and_dies_holds_nobody_up_for_ever(database: Database
     assert take(database, batch, 1).place_failed is True
 
 
+def test_a_try_whose_commit_was_not_answered_goes_on(database: Database) -> None:
+    """The claim is asked for again: refused, it would keep everybody from the place for a lease."""
+    batch = batch_of(database, 12, image_root="/mnt/shop")
+    opened(database)
+    passes(database, 31.0)
+    take(database, batch, 0)
+    assert take(database, batch, 0).place_failed is True
+
+
 def test_a_failed_try_opens_it_again_for_longer(database: Database) -> None:
     """And the chunk that tried is as it was."""
     batch = batch_of(database, 12, image_root="/mnt/shop")
