@@ -64,7 +64,8 @@ class Settings(HealingSettings, TelemetrySettings):
     )
     micro_batch: int = Field(0, ge=0, le=1024, description="Pairs a forward pass; 0: 1 on CPU, measured on a GPU.")
     cpu_fallback: bool = Field(
-        False, description="Judge a pair that does not fit the GPU on the CPU, a hundred times slower, and say so."
+        False,
+        description="Judge on the CPU, a hundred times slower, what has no room on the GPU; loads the model twice.",
     )
     torch_threads: int = Field(0, ge=0, description="Threads a worker process; 0: the cores shared among the slots.")
     decode_threads: Count = Field(2, description="Threads a worker process that read and decode pictures.")

@@ -1,5 +1,6 @@
 """A pool process: pinned to its device, its model proved, its own connection to the ledger."""
 
+import gc
 import os
 import signal
 import sys
@@ -137,6 +138,7 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
         log.info("engine proved again", slot=slot_number, pairs=office.desk.micro_batch.most)
     board.uses(slot_number, device_bytes=device_bytes(engine))
     board.loaded(slot_number, revision=engine.card.revision, precision=engine.card.precision)
+    gc.freeze()  # what a model and its libraries made stays: nobody is to look through it again and again
     board.proved(slot_number, os.getpid())
     canaries.ask_while_idle(lambda error: _fault_while_idle(office, error))
     return office

@@ -25,4 +25,4 @@ class Desk:
     decode_ahead: int
     pair_limit_s: float = math.inf
     slow_pair_s: float = math.inf
-    on_cpu: Callable[[], Engine] | None = None  # makes one that computes on the CPU; None where that is not wanted
+    on_cpu: Engine | None = None  # the same model on the CPU; None where that is not wanted

@@ -71,6 +71,8 @@ class Gauges(Collector):
                 self._queue = self._ask(database, now, every_s)
             except AuditError as error:
                 log.debug("queue not measured", reason=error.detail)  # the round itself says that the ledger is away
+            except Exception as error:  # noqa: BLE001 - as above: a round must go on to feed
+                self._complain(repr(error))
 
     def _ask(self, database: Database, now: float, every_s: float) -> tuple[float, Values]:
         values = of_queue(queue_load(database, self._model))

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from audit.errors import DeviceTooSmall, OutOfDeviceMemory
@@ -98,23 +97,23 @@ def load_engine(model: Model, settings: Settings, slot: Slot) -> "tuple[Engine, 
     return engine, known
 
 
-def cpu_twin(model: Model, settings: Settings, slot: Slot, engine: Engine) -> Callable[[], Engine]:
-    """Makes, at the first call, the same model on the CPU, in the same precision; it is kept for the next call."""
+def cpu_twin(model: Model, settings: Settings, slot: Slot, engine: Engine) -> Engine | None:
+    """The same model on the CPU, in the same precision, for what has no room on the GPU; None where nobody wants it.
 
-    @cache
-    def make() -> Engine:
-        if model.files is None:
-            from worker.engines.stub import StubEngine
+    Loaded at once: in the middle of a chunk it would take longer than a lease.
+    """
+    if not settings.cpu_fallback or slot.device == "cpu":
+        return None
+    if model.files is None:
+        from worker.engines.stub import StubEngine
 
-            return StubEngine(pair_s=settings.stub_pair_s, boundless=True)
-        from worker.engines.ofa import load_ofa
+        return StubEngine(pair_s=settings.stub_pair_s, boundless=True)
+    from worker.engines.ofa import load_ofa
 
-        set_threads(slot.threads)
-        precision: Literal["fp32", "bf16"] = "bf16" if engine.card.precision == "bf16" else "fp32"
-        log.warning("model loaded on the CPU too", precision=precision)
-        return load_ofa(model.files, device="cpu", precision=precision)
-
-    return make
+    set_threads(slot.threads)
+    precision: Literal["fp32", "bf16"] = "bf16" if engine.card.precision == "bf16" else "fp32"
+    log.info("model loaded on the CPU too", slot=slot.number, precision=precision)
+    return load_ofa(model.files, device="cpu", precision=precision)
 
 
 def prove_again(engine: Engine, *, size: int) -> None:
@@ -160,7 +159,7 @@ def make_desk(
     slot: Slot,
     remember: Callable[[str], Scores | None],
     *,
-    on_cpu: Callable[[], Engine] | None = None,
+    on_cpu: Engine | None = None,
 ) -> Desk:
     """The engine with its decode threads, as big a micro-batch as the device likes, and the cache.
 
@@ -182,7 +181,7 @@ def make_desk(
         decode_ahead=micro_batch + 2 * settings.decode_threads,
         pair_limit_s=settings.pair_limit_s,
         slow_pair_s=settings.slow_pair_s or math.inf,
-        on_cpu=on_cpu if settings.cpu_fallback and slot.device != "cpu" else None,
+        on_cpu=on_cpu,
     )
 
 

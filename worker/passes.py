@@ -149,9 +149,9 @@ def _out_of_memory(ended: str) -> None:
     meters().out_of_device_memory.labels(ended).inc()
 
 
-def _on_cpu(question: Question, on_cpu: Callable[[], Engine], detail: str) -> Answer:
+def _on_cpu(question: Question, engine: Engine, detail: str) -> Answer:
     """One pair; the next one is the device's again."""
     began = time.perf_counter()
-    answer = Answer(result=Verdict(scores=on_cpu().judge([question])[0]), flags=(CPU_FALLBACK,))
+    answer = Answer(result=Verdict(scores=engine.judge([question])[0]), flags=(CPU_FALLBACK,))
     log.warning("pair judged on the CPU", reason=detail, took_s=round(time.perf_counter() - began, 1))
     return answer

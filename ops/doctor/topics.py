@@ -36,7 +36,8 @@ def probes(environ: Mapping[str, str], *, limit_s: float) -> Iterator[Probe]:
     yield _probe(Topic.ENVIRONMENT, "AUDIT_*", limit_s, environment.unknown_lines, environ)
     yield _probe(Topic.ENVIRONMENT, "CELERY_*", limit_s, environment.celery_lines, environ)
     yield _probe(Topic.PYTHON, "python", limit_s, python.version_line)
-    yield _probe(Topic.PYTHON, "pins", limit_s, python.pin_lines)
+    # A hundred small files each: on a cold disk, beside other work, that takes its time.
+    yield _probe(Topic.PYTHON, "pins", LOADING * limit_s, python.pin_lines)
     yield _probe(Topic.PYTHON, "packages", limit_s, python.name_lines)
     if settings is not None:
         yield from _of_torch(settings, environ, limit_s)

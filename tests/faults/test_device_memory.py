@@ -117,5 +117,5 @@ def test_a_pair_that_no_device_has_room_for_goes_to_the_cpu_if_that_is_allowed(
         finished(patient, batch, watch=worker)
         assert len(worker.events("pair judged on the CPU")) == int(allowed)
     assert results(patient, batch) == {"p0": "Yes", "p1": "No" if allowed else "out_of_device_memory", "p2": "Maybe"}
-    assert told(patient, batch)["p1"].flags == (("cpu_fallback",) if allowed else ())
+    assert told(patient, batch)["p1"].flags == ("image_small", *(["cpu_fallback"] if allowed else []))
     check_promises(patient, batch)

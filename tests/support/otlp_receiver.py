@@ -44,9 +44,11 @@ class Span:
 
 @dataclass(slots=True)
 class Receiver:
-    """`delay_s` and `answer` may be changed while it runs."""
+    """`delay_s` and `answer` may be changed while it runs; without `keep` it takes what comes, and parses nothing."""
 
     url: str = ""
+    keep: bool = True
+    taken_bytes: int = 0
     delay_s: float = 0.0
     answer: int = 200
     spans: list[Span] = field(default_factory=list)
@@ -68,14 +70,17 @@ class Receiver:
 
     def take(self, headers: Mapping[str, str], body: bytes) -> None:
         """Parse a request; raises for what is none."""
+        self.taken_bytes += len(body)
+        if not self.keep:
+            return
         data = gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
         self.spans.extend(_spans(ExportTraceServiceRequest.FromString(data)))
 
 
 @contextmanager
-def receiving(*, port: int = 0) -> Iterator[Receiver]:
+def receiving(*, port: int = 0, keep: bool = True) -> Iterator[Receiver]:
     """A receiver on a free port of 127.0.0.1; `url` is what OTEL_EXPORTER_OTLP_ENDPOINT is to be."""
-    receiver = Receiver()
+    receiver = Receiver(keep=keep)
     server = ThreadingHTTPServer(("127.0.0.1", port), _handler(receiver))
     server.daemon_threads = True
     receiver.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -297,18 +297,11 @@ def test_what_does_not_fit_the_device_is_judged_on_the_cpu_if_that_is_allowed(
 ) -> None:
     """A hundred times slower is better than not at all for who chose it; it stands in the flags, and the next pair is
     the device's again."""
-    made: list[StubEngine] = []
-
-    def on_cpu() -> StubEngine:
-        made.append(StubEngine(boundless=True))
-        return made[-1]
-
     chunk = pairs(("red.png", "stub:oom>0 stub:yes"), ("red.png", "stub:no"))
     assert codes(judged(chunk, folder, desk(decoders))) == ["out_of_device_memory", "No"]
-    outcomes = judged(chunk, folder, replace(desk(decoders), on_cpu=on_cpu))
+    outcomes = judged(chunk, folder, replace(desk(decoders), on_cpu=StubEngine(boundless=True)))
     assert codes(outcomes) == ["Yes", "No"]
     assert [outcome.flags for outcome in outcomes] == [("image_small", "cpu_fallback"), ("image_small",)]
-    assert len(made) == 1
 
 
 def test_a_small_picture_is_judged_and_flagged(folder: Path, decoders: ThreadPoolExecutor) -> None:

@@ -35,7 +35,7 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
 )
 _OUR_OWN_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_LOST_MOUNT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
+_LOST_MOUNT = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
 
 
 def read_picture(reference: str, *, root: Path, limits: ImageLimits) -> bytes:
@@ -53,10 +53,10 @@ def read_picture(reference: str, *, root: Path, limits: ImageLimits) -> bytes:
         _deny_if_outside(path, root, reference)
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             check_folder(root)
-        _refuse(error, reference)
+        _refuse(error, reference, root)
     try:
         _check_place(place, root, reference)
-        return _read(place, reference, limits)
+        return _read(place, reference, root, limits)
     finally:
         os.close(place)
 
@@ -110,13 +110,13 @@ def _check_place(place: int, root: Path, reference: str) -> None:
         raise BadImage(NOT_A_FILE, f"{_shown(reference)} is {kind}")
 
 
-def _read(place: int, reference: str, limits: ImageLimits) -> bytes:
+def _read(place: int, reference: str, root: Path, limits: ImageLimits) -> bytes:
     check_bytes(os.fstat(place).st_size, limits)
     try:
         # The same inode again, whatever the path means by now. A regular file never blocks; the flags cost nothing.
         handle = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
-        _refuse(error, reference)
+        _refuse(error, reference, root)
     blocks, count = [], 0
     try:
         # The size is no promise: files grow, and those of /proc say 0.
@@ -125,7 +125,7 @@ def _read(place: int, reference: str, limits: ImageLimits) -> bytes:
             count += len(block)
             check_bytes(count, limits)
     except OSError as error:
-        _refuse(error, reference)
+        _refuse(error, reference, root)
     finally:
         os.close(handle)
     if not count:
@@ -148,10 +148,13 @@ def _inside(real: bytes, root: Path) -> bool:
     return real == real_root or real.startswith(real_root.rstrip(b"/") + b"/")
 
 
-def _refuse(error: OSError, reference: str) -> NoReturn:
+def _refuse(error: OSError, reference: str, root: Path) -> NoReturn:
     if error.errno in _OUR_OWN_LACK:
         raise Transient("out_of_resources", f"cannot open pictures: {os.strerror(error.errno or 0)}") from error
-    if error.errno in _LOST_MOUNT:
+    if error.errno == errno.EIO:
+        # Of a mount that is lost, and of one file on a bad sector: that one must not hold up all that lie beside it.
+        check_folder(root)
+    elif error.errno in _LOST_MOUNT:
         raise Transient(PICTURES_AWAY, f"the image folder does not answer: {os.strerror(error.errno)}") from error
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         raise BadImage(FILE_MISSING, f"there is no file {_shown(reference)} in the image folder") from None

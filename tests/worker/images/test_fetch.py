@@ -1,5 +1,6 @@
 """References lead to files inside the image root, or to a failure that says why not; never out, and never to a wait."""
 
+import errno
 import os
 import tempfile
 import threading
@@ -198,3 +199,19 @@ def test_any_reference_reads_inside_the_root_or_fails_with_a_code(reference: str
         (root.parent / "a.jpg").write_bytes(b"secret")
         found = outcome(reference, root)
     assert found == b"picture" or found in FETCH_CODES
+
+
+def test_one_unreadable_file_is_no_lost_mount(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad sector fails its own picture; where the folder is away too, nobody's picture has failed."""
+    real_open = os.open
+
+    def bad_sector(path: str | bytes, flags: int, *more: int) -> int:
+        if b"/fd/" in os.fsencode(path):
+            raise OSError(errno.EIO, "as the kernel says it")
+        return real_open(path, flags, *more)
+
+    monkeypatch.setattr("worker.images.fetch.os.open", bad_sector)
+    assert outcome("sub/a.jpg", root) == "file_unreadable"
+    monkeypatch.setattr("worker.images.fetch.os.scandir", lambda _path: bad_sector("/fd/", 0))
+    with pytest.raises(Transient, match="pictures_away"):
+        read_picture("sub/a.jpg", root=root, limits=LIMITS)
