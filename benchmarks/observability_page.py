@@ -162,6 +162,8 @@ def page(folder: Path) -> str:
             f"As an OTLP receiver got it; the root {link}.",
             "",
             *fenced(list(tree(spans))),
+            "Another chunk's, in a viewer that others wrote (Arize Phoenix, which takes OTLP):",
+            "",
             "![The trace of a chunk](../images/trace.png)",
             "",
             "## A scrape",
@@ -183,6 +185,8 @@ def page(folder: Path) -> str:
             "",
             *fenced(changed),
             "## The dashboard",
+            "",
+            "Its JSON, drawn by a tool of the tests from a real Prometheus that scraped a real worker; not by Grafana.",
             "",
             "![The dashboard](../images/dashboard.png)",
         ]
