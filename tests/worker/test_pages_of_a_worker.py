@@ -59,6 +59,7 @@ def test_the_page_of_a_worker_that_has_judged_holds_every_metric(settings: Setti
     manifest = mixed_manifest(tmp_path, pairs=40)
     with running(settings, tmp_path) as worker:
         url = f"http://127.0.0.1:{settings.http_port}"
+        worker.wait_for("pages served", timeout_s=120)  # a port that was free may be somebody's for a while
         first = submitted(settings, manifest)
         finished(settings, first, watch=worker)
         second = submit(manifest, settings=settings, again=True).batch  # answered by the cache
