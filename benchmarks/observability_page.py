@@ -25,7 +25,7 @@ from benchmarks.submit_rate import fresh_ledger, machine
 from db.queries import progress
 from tests.support.manifests import write_csv
 from tests.support.otlp_receiver import Receiver, Span, receiving
-from tests.support.postgres_server import free_port
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer, find_redis
 from tests.support.running import Worker, finished, ledger, submitted
 from tests.support.tracing import SOON, working

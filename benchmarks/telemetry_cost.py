@@ -36,7 +36,7 @@ from db.queries import progress
 from producer import submit
 from tests.support.manifests import write_csv
 from tests.support.otlp_receiver import Receiver, receiving
-from tests.support.postgres_server import free_port
+from tests.support.ports import free_port
 from tests.support.processes import environment
 from tests.support.redis_server import RedisServer, find_redis
 from tests.support.running import ledger, results

@@ -41,7 +41,7 @@ def main() -> int:
     """Run the worker; returns its exit status."""
     telemetry.stages.stage = _silence
     telemetry.stages.about = _silence
-    telemetry.stages.Threads = ThreadPoolExecutor  # type: ignore[assignment, misc]
+    telemetry.stages.Threads = ThreadPoolExecutor  # type: ignore[assignment, misc]  # a class is replaced on purpose
     telemetry.traces.span = _silence
     telemetry.traces.ids = lambda: None
     telemetry.metrics.meters = NOTHING

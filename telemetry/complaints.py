@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Self, TypeVar
 
+from audit.text import plain
 from telemetry.logs import logger
 
 T = TypeVar("T")
@@ -17,7 +18,7 @@ MOST_LINES = 5
 
 def one_line(text: str) -> str:
     """Printable, and not too much of it: it may quote what a server answered."""
-    return "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))[:MOST_CHARS]
+    return plain(" ".join(text.split()))[:MOST_CHARS]
 
 
 class Heard(logging.Handler):

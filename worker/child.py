@@ -91,13 +91,7 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
     settings, board = workplace.settings, workplace.board
     asked: list[int] = []
     engine, known = _load(workplace, slot, slot_number)
-    # Eight tries of it stay below a lease: a child that waits for a locked file is not stuck. Nor is one that waits for
-    # an answer of PostgreSQL that was lost on the way.
-    database = open_database(
-        settings.ledger_url,
-        busy_s=min(5.0, settings.lease_s / 16),
-        silent_s=max(SHORTEST_SILENCE_S, settings.lease_s / 2),
-    )
+    database = _open_ledger(settings)
     claimant = Claimant(
         holder=this_process(),
         keeper=workplace.keeper,
@@ -142,6 +136,16 @@ def _open(workplace: Workplace, slot: Slot, slot_number: int, worker: str) -> Of
     board.proved(slot_number, os.getpid())
     canaries.ask_while_idle(lambda error: _fault_while_idle(office, error))
     return office
+
+
+def _open_ledger(settings: Settings) -> Database:
+    # Eight tries of it stay below a lease: a child that waits for a locked file is not stuck. Nor is one that waits for
+    # an answer of PostgreSQL that was lost on the way.
+    return open_database(
+        settings.ledger_url,
+        busy_s=min(5.0, settings.lease_s / 16),
+        silent_s=max(SHORTEST_SILENCE_S, settings.lease_s / 2),
+    )
 
 
 def _load(workplace: Workplace, slot: Slot, slot_number: int) -> tuple[Engine, tuple[Known, ...]]:

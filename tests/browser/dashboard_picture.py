@@ -22,8 +22,8 @@ from demo.samples import write_samples
 from tests.support.browser import ARGUMENTS, find_browser
 from tests.support.dashboard_data import Line, Span, lines, variables
 from tests.support.dashboard_page import page as drawn_page
-from tests.support.flower import free_port
 from tests.support.observability import RULES, dashboard, panels
+from tests.support.ports import free_port
 from tests.support.prometheus_server import Prometheus, find_prometheus
 from tests.support.redis_server import RedisServer, find_redis
 from tests.support.running import ROOT, ledger, running, submitted

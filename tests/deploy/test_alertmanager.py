@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.flower import free_port
 from tests.support.message_takers import mail_server, webhook
 from tests.support.observability import FOLDER
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 

@@ -6,8 +6,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from audit.settings import Settings
-from tests.support.flower import free_port
 from tests.support.observability import OF_PROMETHEUS, RULES, dashboard, metrics_in, queries, rules
+from tests.support.ports import free_port
 from tests.support.prometheus_server import Prometheus, find_prometheus
 from tests.support.running import changed, finished, running, submitted
 from tests.support.waiting import wait_until

@@ -207,7 +207,7 @@ def test_an_outage_of_redis_restarts_nothing(quick: Settings, tmp_path: Path, ow
         for _ in range(3):
             written = ready_file(settings, first).stat().st_mtime_ns
             wait_until(
-                lambda was=written: ready_file(settings, first).stat().st_mtime_ns != was,  # type: ignore[misc]
+                lambda was=written: ready_file(settings, first).stat().st_mtime_ns != was,  # type: ignore[misc]  # its default
                 timeout_s=60,
                 what="the worker to tell of itself",
             )

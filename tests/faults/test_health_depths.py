@@ -10,7 +10,8 @@ from audit.settings import Settings
 from tests.conftest import make_settings
 from tests.support.health_seen import WELL, HealthSeen
 from tests.support.manifests import draw, small_manifest, write_csv
-from tests.support.postgres_server import PostgresServer, free_port
+from tests.support.ports import free_port
+from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
 from tests.support.running import changed, check_promises, finished, running, submitted
 from tests.support.small_disk import small_disk

@@ -14,8 +14,9 @@ from audit.settings import Settings
 from db.engine import Database
 from db.queries import progress
 from tests.support.manifests import ordered_manifest, ordered_results
+from tests.support.ports import free_port
 from tests.support.running import Worker, changed, check_promises, finished, ledger, results, running, submitted
-from tests.support.scraping import Scrape, free_port, scraped
+from tests.support.scraping import Scrape, scraped
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -63,7 +64,7 @@ def test_a_storm_of_scrapes_meets_forks_and_kills(sqlite_settings: Settings, tmp
                 judged = progress(database, batch).judged
                 killed += kill_one(worker)
                 # A slot whose processes all die before they have finished anything is left alone, and rightly so.
-                wait_until(lambda n=judged: has_got_on(database, batch, n), timeout_s=120, what=worker.tail())  # type: ignore[misc]
+                wait_until(lambda n=judged: has_got_on(database, batch, n), timeout_s=120, what=worker.tail())  # type: ignore[misc]  # its default
             finished(settings, batch, timeout_s=240, watch=worker)
         finally:
             over.set()
@@ -105,10 +106,10 @@ def test_counters_go_on_when_their_process_is_killed(sqlite_settings: Settings, 
         for number in range(3):
             manifest = ordered_manifest(tmp_path, pairs=12 + number, name=f"{number}.csv")
             finished(settings, submitted(settings, manifest), watch=worker)
-            wait_until(lambda n=number: verdicts(url) == sum(12 + i for i in range(n + 1)), timeout_s=60, what="counts")  # type: ignore[misc]
+            wait_until(lambda n=number: verdicts(url) == sum(12 + i for i in range(n + 1)), timeout_s=60, what="counts")  # type: ignore[misc]  # its default
             pid = worker.children()[0].pid
             os.kill(pid, signal.SIGKILL)
-            wait_until(lambda n=number: restarts(url) == n + 1, timeout_s=60, what="the death to be counted")  # type: ignore[misc]
+            wait_until(lambda n=number: restarts(url) == n + 1, timeout_s=60, what="the death to be counted")  # type: ignore[misc]  # its default
         assert worker.stop() == 0
 
 

@@ -11,7 +11,8 @@ from tests.conftest import make_settings
 from tests.support.ledger_sums import UNTROUBLED, chunk_holders, chunk_sums
 from tests.support.manifests import ordered_manifest, ordered_results
 from tests.support.network_namespace import OtherHost, other_host
-from tests.support.postgres_server import PostgresServer, free_port
+from tests.support.ports import free_port
+from tests.support.postgres_server import PostgresServer
 from tests.support.recovery import recovery
 from tests.support.redis_server import RedisServer
 from tests.support.running import changed, check_promises, finished, ledger, results, running, submitted, told

@@ -15,8 +15,9 @@ from audit.settings import Settings
 from ops.flower_password import password
 from ops.flower_server import forget_offline, make_flower
 from tests.ops.conftest import Cli
-from tests.support.flower import FlowerSeen, basic, flower_running, free_port, received, send_events
+from tests.support.flower import FlowerSeen, basic, flower_running, received, send_events
 from tests.support.manifests import small_manifest
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.running import changed, finished, running, submitted, variables
 from tests.support.waiting import wait_until

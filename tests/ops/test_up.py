@@ -18,8 +18,9 @@ from db.engine import open_database
 from db.queries import progress
 from db.tables import chunks
 from tests.ops.conftest import COMMAND, Cli
-from tests.support.flower import FlowerSeen, free_port
+from tests.support.flower import FlowerSeen
 from tests.support.manifests import draw, small_manifest, write_csv
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 START_S = 60.0

@@ -16,8 +16,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from telemetry.metrics import meters
-from tests.support.flower import free_port
 from tests.support.observability import RULES
+from tests.support.ports import free_port
 from tests.support.prometheus_server import Prometheus
 from tests.support.waiting import wait_until
 from worker.gauge_values import GAUGES

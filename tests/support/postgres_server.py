@@ -10,7 +10,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 OWNER = "audit"
@@ -144,13 +144,6 @@ def run_admin(url: str, statement: "sql.Composed") -> None:
     """Run one statement outside of a transaction."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _open_folder() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.flower import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 Row = dict[str, Any]

@@ -1,10 +1,8 @@
 """Asking a worker for its metrics as Prometheus does, and reading them with Prometheus' own parser."""
 
 import json
-import socket
 import urllib.request
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,13 +52,6 @@ def parsed(text: str) -> Scrape:
     """As Prometheus reads it."""
     families = text_string_to_metric_families(text)
     return Scrape(text=text, samples=tuple(sample for family in families for sample in family.samples))
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def ready_file(settings: Settings, worker: Worker) -> dict[str, Any]:

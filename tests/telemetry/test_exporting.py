@@ -11,7 +11,7 @@ import pytest
 
 from telemetry.exporting import asked_for
 from tests.support.otlp_receiver import Receiver, receiving
-from tests.support.postgres_server import free_port
+from tests.support.ports import free_port
 from tests.support.running import ROOT
 
 WORK = """

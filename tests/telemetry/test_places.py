@@ -85,7 +85,7 @@ def test_a_process_that_is_killed_while_it_counts_loses_the_last_step_at_most() 
 
         before = value("fenced_writes_total")
         pid = forked(work)
-        wait_until(lambda at_least=before + 50: value("fenced_writes_total") > at_least, timeout_s=60, what="counts")  # type: ignore[misc]
+        wait_until(lambda at_least=before + 50: value("fenced_writes_total") > at_least, timeout_s=60, what="counts")  # type: ignore[misc]  # its default
         os.kill(pid, signal.SIGKILL)
         ended(pid)
         assert 0 <= value("fenced_writes_total") - value("failures_total") <= number + 1

@@ -13,7 +13,7 @@ from audit.pair import BatchId
 from audit.settings import Settings
 from telemetry.span_names import SPANS
 from tests.support.otlp_receiver import Receiver, receiving
-from tests.support.postgres_server import free_port
+from tests.support.ports import free_port
 from tests.support.running import changed, check_promises, finished, results, running
 from tests.support.tracing import known_words, manifest, one, submitted, to, trace_ids, working
 

@@ -16,8 +16,9 @@ from audit.settings import Settings
 from db.retry import retry_failures
 from producer.submit import submit
 from tests.support.manifests import draw, write_csv
+from tests.support.ports import free_port
 from tests.support.running import changed, finished, ledger, running, submitted
-from tests.support.scraping import Scrape, free_port, ready_file, scraped
+from tests.support.scraping import Scrape, ready_file, scraped
 from tests.support.waiting import wait_until
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.scraping import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 from worker.pages import MOST_REQUEST_BYTES, Page, Routes
 from worker.serving import MOST_VISITS, VISIT_S, Serving

@@ -14,7 +14,7 @@ from ops.doctor.lines import Line, State
 from ops.doctor.ports import port_line, port_lines
 from ops.doctor.proxy import proxy_lines
 from tests.ops.doctor.conftest import Named
-from tests.support.postgres_server import free_port
+from tests.support.ports import free_port
 
 LISTEN = """
 import socket, sys

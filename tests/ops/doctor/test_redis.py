@@ -10,7 +10,7 @@ from ops.doctor.lines import Line, State
 from ops.doctor.redis import password_lines, redis_lines
 from tests.conftest import make_settings
 from tests.ops.doctor.conftest import LIMIT_S, Named
-from tests.support.postgres_server import free_port
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 
 

@@ -21,7 +21,8 @@ from ops.doctor.sql import ledger_lines, lock_lines
 from tests.conftest import make_settings
 from tests.ops.conftest import Cli
 from tests.ops.doctor.conftest import LIMIT_S, Named
-from tests.support.postgres_server import PostgresServer, free_port
+from tests.support.ports import free_port
+from tests.support.postgres_server import PostgresServer
 from tests.support.sql_sessions import as_admin, driver_url
 from tests.support.waiting import wait_until
 
